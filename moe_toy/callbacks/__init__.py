@@ -1,0 +1,1 @@
+"""Thin Lightning callbacks: accumulate metrics over a validation, log, draw."""

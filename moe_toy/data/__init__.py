@@ -1,0 +1,1 @@
+"""From text domains to batches of token sequences."""

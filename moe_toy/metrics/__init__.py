@@ -1,0 +1,1 @@
+"""Pure functions from routing decisions to additive counts, and from counts to scores."""

@@ -1,0 +1,1 @@
+"""Lightning shells: the training step and the optimiser."""
