@@ -55,7 +55,5 @@ class RoutingTrace:
     source: dict[str, Any] = field(default_factory=dict)
     """Free provenance: model, revision, dtype, data."""
 
-    def with_domains(
-        self, domain_ids: Integer[Tensor, " batch"], domains: tuple[str, ...] = ()
-    ) -> RoutingTrace:
+    def with_domains(self, domain_ids: Integer[Tensor, " batch"], domains: tuple[str, ...] = ()) -> RoutingTrace:
         return replace(self, domain_ids=domain_ids, domains=domains)

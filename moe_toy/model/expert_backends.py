@@ -1,0 +1,52 @@
+"""One operation, two ways: multiply runs of rows by the matrix of the expert they belong to.
+
+Rows come sorted by expert; `counts[e]` of them belong to expert e. Both ways give equal values and gradients.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+ExpertLinear = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def loop_linear(
+    rows: Float[Tensor, "row input"],
+    weight: Float[Tensor, "expert input output"],
+    counts: Int[Tensor, " expert"],
+) -> Float[Tensor, "row output"]:
+    """One matrix product per expert; waits for the counts to reach the host."""
+    # unbind, not weight[e]: indexing in a loop would build a gradient of the full size for every expert
+    runs = rows.split(counts.tolist())
+    return torch.cat([run @ matrix for run, matrix in zip(runs, weight.unbind(0), strict=True)])
+
+
+def grouped_linear(
+    rows: Float[Tensor, "row input"],
+    weight: Float[Tensor, "expert input output"],
+    counts: Int[Tensor, " expert"],
+) -> Float[Tensor, "row output"]:
+    """One grouped product without a host synchronisation."""
+    return F.grouped_mm(rows, weight, offs=counts.cumsum(0).int())
+
+
+def pick_backend(name: Literal["auto", "grouped", "loop"], device: torch.device, dtype: torch.dtype) -> ExpertLinear:
+    """`auto` takes the grouped product where this device and dtype have it, else the loop."""
+    if name == "loop" or (name == "auto" and not _has_grouped(device.type, dtype)):
+        return loop_linear
+    return grouped_linear
+
+
+def _has_grouped(device_type: str, dtype: torch.dtype) -> bool:
+    if torch.compiler.is_compiling() or not hasattr(F, "grouped_mm"):
+        return False  # fp32 grouped_mm fails under torch.compile in torch 2.13
+    if device_type == "cuda":
+        return dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (8, 0)
+    return device_type == "cpu" and dtype in (torch.float32, torch.bfloat16)

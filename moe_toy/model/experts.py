@@ -1,0 +1,55 @@
+"""Routed experts: sort the assignments by expert, compute each expert on its rows, add up per token."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from moe_toy.model.config import ModelConfig
+from moe_toy.model.expert_backends import pick_backend
+from moe_toy.model.layers import swiglu
+
+
+class Experts(nn.Module):
+    """`num_experts` SwiGLU MLPs without biases, their matrices stacked along the first axis."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.expert_hidden_size
+        self.backend = config.moe.backend
+        self.gate_up = nn.Parameter(torch.empty(config.moe.num_experts, config.hidden_size, 2 * width))
+        self.down = nn.Parameter(torch.empty(config.moe.num_experts, width, config.hidden_size))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq hidden"],
+        expert_ids: Int[Tensor, "batch seq k"],
+        weights: Float[Tensor, "batch seq k"],
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """Sum over the chosen experts of weight x expert(x); no token is dropped."""
+        tokens = rearrange(x, "batch seq hidden -> (batch seq) hidden")
+        gate_up, down = self.gate_up, self.down
+        if torch.is_autocast_enabled(x.device.type):  # the grouped product does not cast by itself
+            dtype = torch.get_autocast_dtype(x.device.type)
+            tokens, gate_up, down = tokens.to(dtype), gate_up.to(dtype), down.to(dtype)
+        expert_linear = pick_backend(self.backend, tokens.device, tokens.dtype)
+
+        order, position, counts = sort_by_expert(rearrange(expert_ids, "batch seq k -> (batch seq) k"), len(down))
+        rows = tokens.index_select(0, order // expert_ids.shape[-1])
+        row_weights = weights.flatten().index_select(0, order).unsqueeze(-1).to(rows.dtype)
+        # Weighting before the down projection gives the same sum, and spares keeping its output for the backward pass.
+        hidden = swiglu(expert_linear(rows, gate_up, counts)) * row_weights
+        rows = expert_linear(hidden, down, counts)
+        return F.embedding_bag(position, rows, mode="sum").type_as(x).view_as(x)
+
+
+def sort_by_expert(
+    expert_ids: Int[Tensor, "token k"], num_experts: int
+) -> tuple[Int[Tensor, " assignment"], Int[Tensor, "token k"], Int[Tensor, " expert"]]:
+    """The assignments (token x k, flattened) in expert order, where each of them ended up, and rows per expert."""
+    order = expert_ids.flatten().argsort(stable=True)
+    position = torch.empty_like(order)
+    position[order] = torch.arange(len(order), device=order.device)
+    counts = F.one_hot(expert_ids, num_experts).sum((0, 1))
+    return order, position.view_as(expert_ids), counts

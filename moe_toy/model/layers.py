@@ -1,0 +1,31 @@
+"""Feed-forward building blocks."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def swiglu(gate_and_up: Float[Tensor, "... double"]) -> Float[Tensor, "... width"]:
+    """SiLU of the first half times the second half (Shazeer 2020, arXiv 2002.05202)."""
+    gate, up = gate_and_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+class SwiGLU(nn.Module):
+    """A gated MLP without biases; gate and up projection are one matrix."""
+
+    def __init__(self, hidden_size: int, ffn_hidden_size: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(hidden_size, 2 * ffn_hidden_size, bias=False)
+        self.down = nn.Linear(ffn_hidden_size, hidden_size, bias=False)
+
+    def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        return self.down(swiglu(self.gate_up(x)))
+
+
+def init_matrices(module: nn.Module, std: float, generator: torch.Generator | None = None) -> None:
+    """Draw every parameter with two or more axes from N(0, std); norms keep their ones."""
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=std, generator=generator)

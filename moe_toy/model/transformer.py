@@ -1,0 +1,104 @@
+"""The language model: embeddings, blocks, and an output that carries the routing trace."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from moe_toy.balance.base import LoadBalancer
+from moe_toy.model.attention import Attention, rotary_table
+from moe_toy.model.config import ModelConfig
+from moe_toy.model.layers import SwiGLU, init_matrices
+from moe_toy.model.moe import MoELayer
+from moe_toy.model.router import z_loss
+from moe_toy.routing import Routing, RoutingTrace
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    logits: Float[Tensor, "batch seq vocab"]
+    """Scores of the next token at each position."""
+    aux_loss: Float[Tensor, ""]
+    """What the objective adds to the cross-entropy: weighted balance and z-losses, summed over layers."""
+    aux_terms: dict[str, Tensor]
+    """The same losses before weighting, mean over layers, detached, for logging."""
+    trace: RoutingTrace
+
+
+class Block(nn.Module):
+    """Pre-norm attention, then a pre-norm FFN: experts in MoE layers, one SwiGLU in dense ones."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.is_moe = layer in config.moe_layers
+        self.ffn = MoELayer(config) if self.is_moe else SwiGLU(config.hidden_size, config.dense_hidden_size)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq hidden"],
+        rotation: Float[Tensor, "2 seq half"],
+        selection_bias: Float[Tensor, " expert"] | None = None,
+    ) -> tuple[Float[Tensor, "batch seq hidden"], Routing | None]:
+        x = x + self.attention(self.attention_norm(x), rotation)
+        if self.is_moe:
+            y, routing = self.ffn(self.ffn_norm(x), selection_bias)
+            return x + y, routing
+        return x + self.ffn(self.ffn_norm(x)), None
+
+
+class MoETransformer(nn.Module):
+    """OLMoE-style decoder: RMSNorm, QK norm per head, RoPE, SwiGLU experts, untied embeddings."""
+
+    def __init__(self, config: ModelConfig, balancer: LoadBalancer) -> None:
+        super().__init__()
+        self.config = config
+        self.balancer = balancer
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.unembedding = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        rotation = rotary_table(config.max_seq_len, config.head_size, config.rope_base)
+        self.register_buffer("rotation", rotation, persistent=False)
+        init_matrices(self, config.init_std)
+
+    def forward(self, token_ids: Int[Tensor, "batch seq"]) -> ModelOutput:
+        """Predict the next token at each position of sequences of at most `max_seq_len` tokens."""
+        x = self.embedding(token_ids)
+        rotation = self.rotation[:, : token_ids.shape[1]]
+        biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
+        routings: list[Routing] = []
+        for block in self.blocks:
+            bias = next(biases) if biases is not None and block.is_moe else None
+            if self.config.activation_checkpointing and self.training:
+                x, routing = checkpoint(block, x, rotation, bias, use_reentrant=False)
+            else:
+                x, routing = block(x, rotation, bias)
+            if routing is not None:
+                routings.append(routing)
+        logits = self.unembedding(self.norm(x))
+
+        balance = self.balancer.loss(routings)
+        z = torch.stack([z_loss(routing.logits) for routing in routings])
+        return ModelOutput(
+            logits=logits,
+            aux_loss=balance.objective + self.config.moe.z_loss_coefficient * z.sum(),
+            aux_terms={**balance.terms, "z_loss": z.mean().detach()},
+            trace=self._trace(token_ids, logits, routings),
+        )
+
+    @torch.no_grad()
+    def _trace(self, token_ids: Tensor, logits: Tensor, routings: list[Routing]) -> RoutingTrace:
+        return RoutingTrace(
+            expert_ids=torch.stack([routing.expert_ids for routing in routings]),
+            weights=torch.stack([routing.weights.detach() for routing in routings]),
+            token_ids=token_ids,
+            predicted_ids=None if self.training else logits.argmax(-1),
+            num_experts=self.config.moe.num_experts,
+            layer_ids=self.config.moe_layers,
+            vocab_size=self.config.vocab_size,
+        )
