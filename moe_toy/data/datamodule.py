@@ -1,0 +1,268 @@
+"""From a text source to batches: a mixture of domains to train on, fixed blocks of each to validate on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from moe_toy.data.corpus import data_root
+from moe_toy.data.domains import TextSource
+from moe_toy.data.order import TrainingOrder
+from moe_toy.data.packing import TokenStream, token_streams, tokenize
+from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer, tokenizer_path
+from moe_toy.errors import UserError
+from moe_toy.routing import TokenBatch
+
+log = logging.getLogger(__name__)
+
+
+class DomainDataModule(lightning.LightningDataModule):
+    """Training batches mix the domains by `weights` (null: equally); validation takes the first
+    `validation_samples` blocks of `validation_length` tokens of every domain.
+
+    Rank r of W takes the r-th of every W micro-batches, so a step trains on the same samples as one rank with W
+    times the batch. The only state is the number of samples trained on: a checkpoint taken between optimiser steps
+    resumes exactly where it stopped, also with another batch size or number of ranks. The Trainer needs
+    `use_distributed_sampler=False`.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: TextSource,
+        tokenizer: str | None,
+        tokenizer_sample_bytes: int,
+        vocab_size: int,
+        sequence_length: int,
+        batch_size: int,
+        validation_length: int,
+        validation_samples: int,
+        validation_batch_size: int,
+        weights: Mapping[str, float] | None,
+        seed: int,
+        root: str | Path | None,
+        num_workers: int,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("sequence_length", sequence_length, 2),
+            ("validation_length", validation_length, 2),
+            ("batch_size", batch_size, 1),
+            ("validation_batch_size", validation_batch_size, 1),
+            ("validation_samples", validation_samples, 1),
+            ("tokenizer_sample_bytes", tokenizer_sample_bytes, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise UserError(f"data.{name}={value} is too small; give at least {least}")
+        self.source = source
+        self.vocab_size = vocab_size
+        self.sequence_length = sequence_length
+        self.batch_size = batch_size
+        self.validation_length = validation_length
+        self.validation_samples = validation_samples
+        self.validation_batch_size = validation_batch_size
+        self.weights = weights
+        self.seed = seed
+        self.root = data_root(root)
+        self.num_workers = num_workers
+        self._tokenizer_options: dict[str, Any] = {
+            "name": tokenizer,
+            "vocab_size": vocab_size,
+            "sample_bytes": tokenizer_sample_bytes,
+            "root": self.root,
+        }
+        self._resumed_samples = 0
+        self._resumed_step = 0
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return self.source.domains
+
+    def check(self) -> None:
+        """Raise a `UserError` for what is wrong with the configuration, before anything is made or fetched."""
+        self.source.check()
+        _ = self._domain_weights
+
+    def prepare_data(self) -> None:
+        self.check()
+        self.source.prepare()
+        path = prepare_tokenizer(self.source, **self._tokenizer_options)
+        tokenize(self.source, Tokenizer.load(path), self.root)
+
+    def setup(self, stage: str | None = None) -> None:
+        self.tokenizer = Tokenizer.load(tokenizer_path(self.source, **self._tokenizer_options))
+        if self.tokenizer.vocab_size > self.vocab_size:
+            raise UserError(
+                f"data.vocab_size={self.vocab_size} is smaller than the tokenizer's {self.tokenizer.vocab_size}"
+                " tokens; raise it"
+            )
+        streams = token_streams(self.source, self.tokenizer, self.root)
+        sizes = [stream.num_blocks(self.sequence_length) for stream in streams["train"]]
+        for domain, weight, size in zip(self.domains, self._domain_weights, sizes, strict=True):
+            if weight > 0 and size == 0:
+                raise UserError(
+                    f"{domain} has less training text than one sequence of data.sequence_length="
+                    f"{self.sequence_length} tokens; add text, shorten it or set its weight to 0"
+                )
+        self.training_order = TrainingOrder(seed=self.seed, sizes=sizes, weights=self._domain_weights)
+        self._training = _Sequences(streams["train"], self.sequence_length, self.training_order)
+        self._validation = _Sequences(
+            streams["validation"], self.validation_length, self._validation_blocks(streams["validation"])
+        )
+
+    @cached_property
+    def token_bytes(self) -> Int[Tensor, " vocab"]:
+        """Bytes of text per token id; 0 for EOS and for ids that the tokenizer does not use."""
+        unused = self.vocab_size - self.tokenizer.vocab_size
+        return torch.nn.functional.pad(self.tokenizer.token_bytes, (0, unused))
+
+    def train_dataloader(self) -> DataLoader[TokenBatch]:
+        return _TrainingLoader(
+            self._training,
+            batch_size=self.batch_size,
+            sampler=_TrainingSampler(self),
+            collate_fn=_collate,
+            num_workers=self.num_workers,
+        )
+
+    def val_dataloader(self) -> DataLoader[TokenBatch]:
+        batches = _even_batches(len(self._validation), self.validation_batch_size, self._num_ranks)
+        return DataLoader(
+            self._validation,
+            batch_sampler=batches[self._rank :: self._num_ranks],
+            collate_fn=_collate,
+            num_workers=self.num_workers,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """Training samples that have entered the weights. What was only fetched does not count."""
+        steps = self.trainer.global_step - self._resumed_step if self.trainer is not None else 0
+        return self._resumed_samples + steps * self._samples_per_step
+
+    def state_dict(self) -> dict[str, int]:
+        return {"num_samples": self.num_samples, "global_step": self.trainer.global_step if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._resumed_samples = state_dict["num_samples"]
+        self._resumed_step = state_dict["global_step"]
+
+    @cached_property
+    def _domain_weights(self) -> list[float]:
+        if self.weights is None:
+            return [1.0] * len(self.domains)
+        if unknown := [name for name in self.weights if name not in self.domains]:
+            raise UserError(f"data.weights names {', '.join(unknown)}; the domains are {', '.join(self.domains)}")
+        weights = [float(self.weights.get(domain, 0.0)) for domain in self.domains]
+        if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+            raise UserError(f"data.weights={dict(self.weights)} must be finite, not negative and not all 0")
+        return weights
+
+    def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
+        blocks = []
+        for index, (domain, stream) in enumerate(zip(self.domains, streams, strict=True)):
+            available = stream.num_blocks(self.validation_length)
+            if available == 0:
+                raise UserError(
+                    f"{domain} has {stream.num_tokens} validation tokens, less than one block of"
+                    f" data.validation_length={self.validation_length}; add text or shorten the blocks"
+                )
+            if available < self.validation_samples and self._rank == 0:
+                log.warning(
+                    "%s has %d validation blocks, not %d: using them all", domain, available, self.validation_samples
+                )
+            blocks += [(index, block) for block in range(min(available, self.validation_samples))]
+        return blocks
+
+    @property
+    def _num_ranks(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def _samples_per_step(self) -> int:
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+        return self.batch_size * self._num_ranks * accumulate
+
+    @property
+    def _batches_per_epoch(self) -> int:
+        """Micro-batches of this rank: the whole run if `max_steps` says how long that is, else the whole steps of
+        one pass over the training text."""
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+        if self.trainer is not None and self.trainer.max_steps > 0:
+            return self.trainer.max_steps * accumulate
+        return max(1, len(self._training) // self._samples_per_step) * accumulate
+
+
+class _Sequences(Dataset[tuple[Tensor, int]]):
+    """The i-th sequence and its domain, where `order` says which that is."""
+
+    def __init__(
+        self, streams: Sequence[TokenStream], length: int, order: TrainingOrder | list[tuple[int, int]]
+    ) -> None:
+        self.streams, self.length, self.order = streams, length, order
+
+    def __len__(self) -> int:
+        if isinstance(self.order, TrainingOrder):
+            return sum(self.order.sizes)
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        domain, block = self.order[index]
+        return self.streams[domain].block(block, self.length), domain
+
+
+class _TrainingSampler(Sampler[int]):
+    """This rank's sample numbers, from the first that is not trained on yet."""
+
+    def __init__(self, datamodule: DomainDataModule) -> None:
+        self.datamodule = datamodule
+
+    def __len__(self) -> int:
+        return self.datamodule._batches_per_epoch * self.datamodule.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        data = self.datamodule
+        stride = data.batch_size * data._num_ranks
+        start = data.num_samples + data._rank * data.batch_size
+        for batch in range(data._batches_per_epoch):
+            first = start + batch * stride
+            yield from range(first, first + data.batch_size)
+
+
+class _TrainingLoader(DataLoader):
+    """Tells Lightning that it may resume within an epoch; the position itself is the data module's."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def _even_batches(num_samples: int, batch_size: int, num_ranks: int) -> list[list[int]]:
+    """Batches of about `batch_size` in order, as many for each rank: ranks that meet in a collective operation per
+    batch must not wait for one that has none. No sample is left out or given twice."""
+    if num_samples < num_ranks:
+        raise UserError(f"{num_samples} validation blocks cannot feed {num_ranks} ranks; raise data.validation_samples")
+    per_rank = min(-(-num_samples // (batch_size * num_ranks)), num_samples // num_ranks)
+    return [part.tolist() for part in np.array_split(np.arange(num_samples), per_rank * num_ranks)]
+
+
+def _collate(samples: list[tuple[Tensor, int]]) -> TokenBatch:
+    sequences, domains = zip(*samples, strict=True)
+    return TokenBatch(torch.stack(sequences), torch.tensor(domains))

@@ -1,0 +1,70 @@
+"""Which sequence is training sample i: a pure function of (seed, i)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from moe_toy.errors import UserError
+
+BLOCK = 1024
+
+
+class TrainingOrder:
+    """`order[i]` is the (domain, sequence) of training sample i, for any i >= 0, asked in any order.
+
+    Samples come in blocks of 1024. In each block every domain has the same number of places, its share of `weights`
+    (rounded by largest remainder), shuffled by (seed, block). Counted over all blocks, the j-th place of a domain
+    of n sequences takes element j mod n of a permutation drawn from (seed, domain, j div n): every sequence is seen
+    once before any is seen twice, however small the domain.
+
+    Nothing else enters: not the batch size, the number of ranks or workers, nor what was asked before. So a resumed
+    run needs only the number of samples it has seen, and two runs of an ablation see the same text.
+    """
+
+    def __init__(self, *, seed: int, sizes: Sequence[int], weights: Sequence[float]) -> None:
+        self.seed = seed
+        self.sizes = tuple(sizes)
+        self.places = _places(weights)
+        if empty := [domain for domain, size in enumerate(sizes) if size < 1 and self.places[domain]]:
+            raise UserError(f"domain number {empty[0]} has no training sequence; add text or set its weight to 0")
+
+    def __getitem__(self, sample: int) -> tuple[int, int]:
+        block, position = divmod(sample, BLOCK)
+        domains, ranks = _shuffled_places(self.seed, block, self.places)
+        domain = int(domains[position])
+        draw = block * self.places[domain] + int(ranks[position])
+        epoch, element = divmod(draw, self.sizes[domain])
+        return domain, int(_permutation(self.sizes[domain], self.seed, 1, domain, epoch)[element])
+
+
+def _places(weights: Sequence[float]) -> tuple[int, ...]:
+    shares = BLOCK * np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    places = np.floor(shares).astype(int)
+    largest_remainder = np.argsort(places - shares, kind="stable")
+    places[largest_remainder[: BLOCK - places.sum()]] += 1
+    for weight, number in zip(weights, places, strict=True):
+        if weight > 0 and number == 0:
+            raise UserError(
+                f"weight {weight} is less than 1/{BLOCK} of their sum {sum(weights)}; raise it or set it to 0"
+            )
+    return tuple(places.tolist())
+
+
+@lru_cache(maxsize=8)
+def _shuffled_places(seed: int, block: int, places: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The domain of each place of a block, and how many places of that domain stand before it."""
+    domains = np.repeat(np.arange(len(places)), places)[_permutation(BLOCK, seed, 0, block)]
+    ranks = np.empty(BLOCK, dtype=np.int64)
+    for domain, number in enumerate(places):
+        ranks[domains == domain] = np.arange(number)
+    return domains, ranks
+
+
+@lru_cache(maxsize=64)
+def _permutation(size: int, *key: int) -> np.ndarray:
+    # Ranks of raw Philox numbers: unlike `Generator.permutation`, numpy promises never to change them.
+    numbers = np.random.Philox(np.random.SeedSequence(key)).random_raw(size)
+    return np.argsort(numbers, kind="stable")

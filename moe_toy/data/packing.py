@@ -1,0 +1,102 @@
+"""Documents to token streams, and streams to sequences of equal length.
+
+Each (domain, split) becomes one file of token ids: its documents one after another, each ended by EOS. Any sequence
+length is cut from the same file, so only a new text or tokenizer costs another pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import Int
+from torch import Tensor
+
+from moe_toy.data.domains import SPLITS, Split, TextSource
+from moe_toy.data.progress import with_progress
+from moe_toy.data.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+DOCUMENTS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """The tokens of one domain and split, cut on demand into consecutive blocks; what is left over is dropped.
+
+    It holds a path, not the tokens, so workers receive a few bytes.
+    """
+
+    path: Path
+    dtype: str
+
+    @property
+    def num_tokens(self) -> int:
+        return len(_open(self.path, self.dtype))
+
+    def num_blocks(self, length: int) -> int:
+        return self.num_tokens // length
+
+    def block(self, index: int, length: int) -> Int[Tensor, " seq"]:
+        tokens = _open(self.path, self.dtype)[index * length : (index + 1) * length]
+        return torch.from_numpy(tokens.astype(np.int64))
+
+
+@lru_cache(maxsize=256)
+def _open(path: Path, dtype: str) -> np.ndarray:
+    if path.stat().st_size == 0:  # which cannot be mapped
+        return np.empty(0, dtype)
+    return np.memmap(path, dtype, mode="r")
+
+
+def token_streams(source: TextSource, tokenizer: Tokenizer, root: Path) -> dict[Split, list[TokenStream]]:
+    """The streams of every domain, in the order of `source.domains`, whether tokenised yet or not."""
+    dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
+    folder = root / "tokens" / f"{source.fingerprint()}-{tokenizer.fingerprint}"
+    return {
+        split: [TokenStream(folder / f"{domain}-{split}.{dtype}", dtype) for domain in source.domains]
+        for split in SPLITS
+    }
+
+
+def tokenize(source: TextSource, tokenizer: Tokenizer, root: Path) -> None:
+    """Write the streams that are missing; of two processes at once the second waits for the first."""
+    streams = token_streams(source, tokenizer, root)
+    if _complete(streams):
+        return
+    folder = streams["train"][0].path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if _complete(streams):
+            return
+        start = time.perf_counter()
+        for domain in with_progress(source.domains, "Tokenising"):
+            for split in SPLITS:
+                stream = streams[split][source.domains.index(domain)]
+                if not stream.path.exists():
+                    _write(source.documents(domain, split), tokenizer, stream)
+        num_tokens = sum(stream.num_tokens for split in SPLITS for stream in streams[split])
+        log.info("Tokenised %.2f M tokens in %.1f s", num_tokens / 1e6, time.perf_counter() - start)
+
+
+def _complete(streams: dict[Split, list[TokenStream]]) -> bool:
+    return all(stream.path.exists() for split in SPLITS for stream in streams[split])
+
+
+def _write(documents: Iterator[str], tokenizer: Tokenizer, stream: TokenStream) -> None:
+    part = stream.path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        while texts := list(islice(documents, DOCUMENTS_AT_ONCE)):
+            for ids in tokenizer.encode(texts):
+                file.write(np.array(ids, dtype=stream.dtype).tobytes())
+    part.replace(stream.path)

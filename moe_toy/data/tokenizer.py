@@ -1,0 +1,165 @@
+"""Byte-level BPE tokenizers: trained once on the domains at hand, or loaded by file or hub name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from filelock import FileLock
+from jaxtyping import Int
+from torch import Tensor
+
+from moe_toy.errors import UserError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    from moe_toy.data.domains import TextSource
+
+log = logging.getLogger(__name__)
+
+EOS = "<|endoftext|>"
+EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>")
+"""What known byte-level tokenizers call it; the first that a tokenizer has is taken."""
+NUM_BYTES = 256
+
+# Said aloud so that the library does not warn about workers forked later; they never tokenise.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+class Tokenizer:
+    """Text to ids and back, and how many bytes of text each id stands for."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self.backend = backend
+        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        eos_ids = [id for name in EOS_NAMES if (id := backend.token_to_id(name)) is not None]
+        if not eos_ids:
+            raise UserError(f"the tokenizer has no end-of-text token; known are {', '.join(EOS_NAMES)}")
+        self.eos_id = eos_ids[0]
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        import tokenizers  # noqa: PLC0415
+
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"{path} is not a tokenizer.json ({error}); give another data.tokenizer") from None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """One list of ids per text, ended by EOS; no BOS."""
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [ids if ids and ids[-1] == self.eos_id else [*ids, self.eos_id] for ids in (e.ids for e in encodings)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.backend.decode(list(ids), skip_special_tokens=False)
+
+    @cached_property
+    def token_bytes(self) -> Int[Tensor, " vocab"]:
+        """Bytes of text per id, exact also where a character is split over tokens: a byte-level token is written
+        with one letter per byte. Special tokens such as EOS stand for no text and count 0."""
+        settings = json.loads(self.backend.to_str())
+        if "ByteLevel" not in json.dumps([settings["pre_tokenizer"], settings["decoder"]]):
+            raise UserError("the tokenizer is not byte-level, so bits per byte are undefined; give another one")
+        lengths = torch.zeros(self.vocab_size, dtype=torch.int64)
+        for token, id in self.backend.get_vocab(with_added_tokens=False).items():
+            lengths[id] = len(token)
+        for added in settings["added_tokens"]:  # written as they are, not byte by byte
+            lengths[added["id"]] = 0 if added["special"] else len(added["content"].encode())
+        return lengths
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()[:16]
+
+
+def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer of exactly `vocab_size` entries: EOS (id 0), the 256 bytes and the merges."""
+    import tokenizers  # noqa: PLC0415
+    from tokenizers import decoders, models, pre_tokenizers, trainers  # noqa: PLC0415
+
+    if vocab_size <= NUM_BYTES:
+        raise UserError(f"data.vocab_size={vocab_size} is too small; {NUM_BYTES} bytes and EOS need {NUM_BYTES + 1}")
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    if backend.get_vocab_size() < vocab_size:
+        raise UserError(
+            f"data.vocab_size={vocab_size} is too large for this text, which yields {backend.get_vocab_size()} tokens;"
+            " lower it or add text"
+        )
+    return Tokenizer(backend)
+
+
+def prepare_tokenizer(source: TextSource, *, name: str | None, vocab_size: int, sample_bytes: int, root: Path) -> Path:
+    """The file of the tokenizer, made if it is not there.
+
+    `name` is a file or a hub name; None trains on the first `sample_bytes` of training text of every domain,
+    an equal share for each. Cached by what it was trained on, so a changed text trains again.
+    """
+    path = tokenizer_path(source, name=name, vocab_size=vocab_size, sample_bytes=sample_bytes, root=root)
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            if name is None:
+                log.info("Training a tokenizer of %d tokens on %s", vocab_size, ", ".join(source.domains))
+                tokenizer = train(_balanced_sample(source, sample_bytes), vocab_size)
+            else:
+                tokenizer = _from_hub(name)
+            part = path.with_suffix(".part")
+            tokenizer.backend.save(str(part))
+            part.replace(path)
+    return path
+
+
+def tokenizer_path(source: TextSource, *, name: str | None, vocab_size: int, sample_bytes: int, root: Path) -> Path:
+    if name is None:
+        return root / "tokenizers" / f"{source.fingerprint()}-{vocab_size}-{sample_bytes}.json"
+    if name.endswith(".json"):
+        if not Path(name).is_file():
+            raise UserError(f"data.tokenizer={name}: no such file; give a tokenizer.json, a hub name or null")
+        return Path(name)
+    return root / "tokenizers" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.json"
+
+
+def _balanced_sample(source: TextSource, sample_bytes: int) -> Iterator[str]:
+    for domain in source.domains:
+        left = sample_bytes
+        for text in source.documents(domain, "train"):
+            yield text
+            left -= len(text.encode())
+            if left <= 0:
+                break
+
+
+def _from_hub(name: str) -> Tokenizer:
+    import tokenizers  # noqa: PLC0415
+
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_pretrained(name))
+    except Exception as error:  # transport and parser each raise their own kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"data.tokenizer={name}: cannot fetch it ({reason}); check the name and the network, give a"
+            " tokenizer.json, or null to train one"
+        ) from error
