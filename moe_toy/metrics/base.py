@@ -1,0 +1,64 @@
+"""The shell around every metric: integer states that add over batches and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from torchmetrics import Metric
+
+from moe_toy.errors import UserError
+from moe_toy.routing import RoutingTrace
+
+
+class RoutingMetric(Metric):
+    """A metric of routing traces: `update(trace)` adds counts, `compute()` scores their sum.
+
+    States are int64 sums, so batches and ranks combine in any order with bit-identical results, and memory does not
+    grow with the data. A trace without `domain_ids` counts as domain 0.
+    """
+
+    full_state_update = False
+
+    def __init__(self, *, num_layers: int, num_experts: int, num_domains: int = 1) -> None:
+        super().__init__()
+        self.num_layers = num_layers
+        self.num_experts = num_experts
+        self.num_domains = num_domains
+
+    def add_count(self, name: str, *shape: int, dtype: torch.dtype = torch.int64) -> None:
+        """Declare a state of zeros which is summed over ranks."""
+        self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
+
+    def domains_of(self, trace: RoutingTrace) -> Int64[Tensor, " batch"]:
+        """The domain of every sequence, after checking that the trace fits this metric."""
+        rows, batch = trace.expert_ids.shape[:2]
+        if (rows, trace.num_experts) != (self.num_layers, self.num_experts):
+            raise UserError(
+                f"the trace has {rows} MoE layers of {trace.num_experts} experts, but {type(self).__name__} was "
+                f"made for {self.num_layers} layers of {self.num_experts}; make it with the numbers of the trace"
+            )
+        if trace.domain_ids is None:
+            return torch.zeros(batch, dtype=torch.int64, device=trace.expert_ids.device)
+        domain_ids = trace.domain_ids.to(trace.expert_ids.device, torch.int64)
+        if batch and not 0 <= int(domain_ids.min()) <= int(domain_ids.max()) < self.num_domains:
+            raise UserError(
+                f"the trace has domain_ids {int(domain_ids.min())}..{int(domain_ids.max())}, but "
+                f"{type(self).__name__} was made for num_domains={self.num_domains}; raise num_domains"
+            )
+        return domain_ids
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        # torchmetrics squeezes one-element tensors, which would drop the layer axis of a model with one layer.
+        boxed = super()._wrap_compute(lambda: _Boxed(compute()))
+        return lambda: boxed().result
+
+
+class _Boxed:
+    """Hides a result from torchmetrics' post-processing."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
