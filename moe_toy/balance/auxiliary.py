@@ -5,14 +5,12 @@ from typing import Literal
 import torch
 from einops import rearrange
 from jaxtyping import Float
+from pydantic import NonNegativeFloat, validate_call
 from torch import Tensor
 
 from moe_toy.balance.base import BalanceLoss, LoadBalancer, StepCounts, assignment_counts
 from moe_toy.distributed import sum_over_ranks
-from moe_toy.errors import UserError
 from moe_toy.routing import Routing
-
-SCOPES = ("sequence", "micro_batch", "global_batch")
 
 
 class AuxiliaryLoss(LoadBalancer):
@@ -25,19 +23,16 @@ class AuxiliaryLoss(LoadBalancer):
     code gives `top_k` at balance, so its coefficients do not carry over.) Logged is the mean over layers.
     """
 
+    @validate_call(config={"strict": True})
     def __init__(
         self,
         *,
         scope: Literal["sequence", "micro_batch", "global_batch"],
-        coefficient: float,
+        coefficient: NonNegativeFloat,
         num_layers: int,
         num_experts: int,
     ) -> None:
         super().__init__(num_layers=num_layers, num_experts=num_experts)
-        if scope not in SCOPES:
-            raise UserError(f"balance.scope ({scope}) must be one of {', '.join(SCOPES)}")
-        if coefficient < 0:
-            raise UserError(f"balance.coefficient ({coefficient}) must not be negative; 0 turns the loss off")
         self.scope, self.coefficient = scope, coefficient
         self.step_counts = StepCounts(num_layers, num_experts) if scope == "global_batch" else None
 
@@ -48,11 +43,9 @@ class AuxiliaryLoss(LoadBalancer):
             expert_ids = rearrange(expert_ids, "layer batch seq k -> layer 1 (batch seq) k")
             scores = rearrange(scores, "layer batch seq expert -> layer 1 (batch seq) expert")
         counts = assignment_counts(expert_ids, self.num_experts)
-        if self.step_counts is not None:
-            counts = sum_over_ranks(counts)
-            if self.training:
-                self.step_counts.add(counts[:, 0])
-                counts = self.step_counts.total[:, None]
+        if self.step_counts is not None and self.training:
+            self.step_counts.add(sum_over_ranks(counts[:, 0]))
+            counts = self.step_counts.total[:, None]
         per_layer = load_balance_loss(counts, scores.mean(-2)).mean(-1)
         return BalanceLoss(
             objective=self.coefficient * per_layer.sum(),

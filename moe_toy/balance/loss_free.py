@@ -2,11 +2,11 @@
 
 import torch
 from jaxtyping import Float
+from pydantic import PositiveFloat, validate_call
 from torch import Tensor
 
 from moe_toy.balance.base import BalanceLoss, LoadBalancer, StepCounts, assignment_counts
 from moe_toy.distributed import sum_over_ranks
-from moe_toy.errors import UserError
 from moe_toy.routing import Routing
 
 
@@ -17,10 +17,9 @@ class LossFreeBias(LoadBalancer):
     Validation tokens never count. The bias is saved with the model.
     """
 
-    def __init__(self, *, rate: float, num_layers: int, num_experts: int) -> None:
+    @validate_call(config={"strict": True})
+    def __init__(self, *, rate: PositiveFloat, num_layers: int, num_experts: int) -> None:
         super().__init__(num_layers=num_layers, num_experts=num_experts)
-        if rate <= 0:
-            raise UserError(f"balance.rate ({rate}) must be positive; balance=none has no bias")
         self.rate = rate
         self.step_counts = StepCounts(num_layers, num_experts)
         self.register_buffer("bias", torch.zeros(num_layers, num_experts))

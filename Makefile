@@ -1,0 +1,26 @@
+# `make train` and `make test` do all the set-up on a fresh machine; both are quick when it is done.
+PYTHON ?= python3
+VENV ?= .venv
+READY := $(VENV)/.ready
+
+.PHONY: train test lint setup clean
+
+train: setup  ## train the default nano model (ARGS="moe=shared_experts ..." to change it)
+	$(VENV)/bin/python train.py $(ARGS)
+
+test: lint  ## lint and test (ARGS="tests/model" to choose)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+setup: $(READY)
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

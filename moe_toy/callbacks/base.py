@@ -1,0 +1,124 @@
+"""What all routing callbacks share: when to accumulate, when to log, where figures go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+from torchmetrics import Metric
+
+from moe_toy.routing import RoutingTrace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is being measured: the numbers that metrics are built from and names are made of."""
+
+    num_experts: int
+    layer_ids: tuple[int, ...]
+    vocab_size: int
+    domains: tuple[str, ...]
+    token_bytes: Tensor
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """The keywords that every routing metric takes."""
+        return {
+            "num_layers": len(self.layer_ids),
+            "num_experts": self.num_experts,
+            "num_domains": len(self.domains),
+        }
+
+
+class RoutingCallback(Callback):
+    """Feeds metrics with every validation trace; at the end of a validation logs their scores and draws figures.
+
+    A subclass says which metrics (`build`), which curves (`curves`) and which pictures (`figures`). It computes
+    nothing: anything with a formula is in `moe_toy.metrics`.
+    """
+
+    def __init__(self) -> None:
+        self.subject: Subject | None = None
+        self.metrics: dict[str, Metric] = {}
+
+    def build(self, subject: Subject) -> dict[str, Metric]:
+        raise NotImplementedError
+
+    def update(self, outputs: dict[str, Any], trace: RoutingTrace) -> None:
+        for metric in self.metrics.values():
+            metric.update(trace)
+
+    def curves(self, scores: dict[str, Any]) -> dict[str, float]:
+        """Scalars by W&B key, from what each metric computed."""
+        return {}
+
+    def figures(self, scores: dict[str, Any]) -> dict[str, Figure]:
+        """Pictures by W&B key; called only where a logger takes pictures."""
+        return {}
+
+    def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.subject is None:
+            self.subject = subject_of(trainer, module)
+            self.metrics = self.build(self.subject)
+        for metric in self.metrics.values():
+            metric.to(module.device).reset()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        self.update(outputs, outputs["trace"])
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        scores = {name: metric.compute() for name, metric in self.metrics.items()}  # sums over ranks
+        module.log_dict(self.curves(scores))
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger | TensorBoardLogger)]
+        if loggers and trainer.is_global_zero:
+            for key, figure in self.figures(scores).items():
+                log_figure(loggers, key, figure, trainer.global_step)
+
+
+def subject_of(trainer: Trainer, module: LightningModule) -> Subject:
+    config, data = module.model.config, trainer.datamodule
+    return Subject(
+        num_experts=config.moe.num_experts,
+        layer_ids=config.moe_layers,
+        vocab_size=config.vocab_size,
+        domains=data.domains,
+        token_bytes=data.token_bytes,
+    )
+
+
+def by_layer(key: str, values: Float[Tensor, " layer"], subject: Subject) -> dict[str, float]:
+    """`{key}/layer_03`: numbered as transformer layers, dense ones counted."""
+    return {
+        f"{key}/layer_{layer:02d}": value for layer, value in zip(subject.layer_ids, values.tolist(), strict=True)
+    }
+
+
+def by_domain(key: str, values: Float[Tensor, " domain"], subject: Subject) -> dict[str, float]:
+    """`{key}/books` and so on."""
+    return {f"{key}/{domain}": value for domain, value in zip(subject.domains, values.tolist(), strict=True)}
+
+
+def log_figure(loggers: Sequence[WandbLogger | TensorBoardLogger], key: str, figure: Figure, step: int) -> None:
+    """Hand a figure to every logger as an image of pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = np.asarray(canvas.buffer_rgba())[..., :3]
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [image], step=None, caption=[f"step {step}"])
+        else:
+            logger.experiment.add_image(key, image, step, dataformats="HWC")

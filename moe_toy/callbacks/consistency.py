@@ -1,0 +1,30 @@
+"""Local routing consistency: how well one set of experts serves consecutive tokens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torchmetrics import Metric
+
+from moe_toy.callbacks.base import RoutingCallback, Subject, by_domain, by_layer
+from moe_toy.metrics.srp import SRP
+
+
+class SegmentConsistencyCallback(RoutingCallback):
+    """Logs `routing/srp@{m}` for every segment length m; for those in `detailed`, also per layer and per domain."""
+
+    def __init__(self, *, segment_lengths: Sequence[int], detailed: Sequence[int]) -> None:
+        super().__init__()
+        self.segment_lengths, self.detailed = tuple(segment_lengths), tuple(detailed)
+
+    def build(self, subject: Subject) -> dict[str, Metric]:
+        return {f"srp@{m}": SRP(**subject.shape, segment_length=m) for m in self.segment_lengths}
+
+    def curves(self, scores: dict[str, Any]) -> dict[str, float]:
+        curves = {}
+        for m in self.segment_lengths:
+            key, score = f"routing/srp@{m}", scores[f"srp@{m}"]
+            curves[key] = score.model.srp.item()
+            if m in self.detailed:
+                curves |= by_layer(key, score.layer.srp, self.subject)
+                curves |= by_domain(key, score.model_by_domain.srp, self.subject)
+        return curves

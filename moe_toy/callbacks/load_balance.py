@@ -1,0 +1,39 @@
+"""How evenly experts are used, over the validation set and within each of its sequences."""
+
+from typing import Any
+
+from torchmetrics import Metric
+
+from moe_toy.callbacks.base import RoutingCallback, Subject, by_layer
+from moe_toy.metrics.load_balance import LoadBalance
+
+
+class LoadBalanceCallback(RoutingCallback):
+    """Logs, as mean over layers and per layer (`/layer_03`):
+
+    `routing/max_violation` and `routing/load_cv` over the whole validation set (global balance), the same with
+    `@sequence` within each sequence and `routing/load_cv@{m}` within segments of m tokens (local balance), and
+    `routing/dead_experts`, summed over layers.
+    """
+
+    def __init__(self, *, segment_length: int) -> None:
+        super().__init__()
+        self.segment_length = segment_length
+
+    def build(self, subject: Subject) -> dict[str, Metric]:
+        return {"load": LoadBalance(**subject.shape, segment_length=self.segment_length)}
+
+    def curves(self, scores: dict[str, Any]) -> dict[str, float]:
+        score = scores["load"].overall
+        per_layer = {
+            "routing/max_violation": score.max_violation,
+            "routing/load_cv": score.cv,
+            "routing/max_violation@sequence": score.sequence_max_violation,
+            "routing/load_cv@sequence": score.sequence_cv,
+            f"routing/load_cv@{self.segment_length}": score.segment_cv,
+        }
+        curves = {"routing/dead_experts": score.dead_experts.sum().item()}
+        for key, values in per_layer.items():
+            curves[key] = values.mean().item()
+            curves |= by_layer(key, values, self.subject)
+        return curves

@@ -1,0 +1,121 @@
+"""Between Hydra and our entry points: mistakes are found before a run directory exists, and told in one line."""
+
+import difflib
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from moe_toy.errors import UserError
+
+EXIT_USER_ERROR = 2
+NAME_LENGTH = 120
+INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+
+
+def run_checked(main: Callable[[], None], check: Callable[[DictConfig], None], config_dir: Path, config: str) -> None:
+    """Check the config of every job on the command line, then hand over to Hydra's `main`.
+
+    A mistake of the user's is one line on standard error and exit code 2; everything else keeps its traceback.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises, so that we can tell mistakes from bugs
+    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
+    arguments = sys.argv[1:]
+    known_keys: list[str] = []
+    try:
+        if not any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
+            with initialize_config_dir(str(config_dir), version_base="1.3"):
+                known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
+                for overrides in jobs(arguments):
+                    check(compose(config, overrides))
+        main()
+    except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error, arguments, known_keys)}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def jobs(arguments: list[str]) -> Iterator[list[str]]:
+    """The overrides of each job: one, or the grid that `a=1,2` spans with --multirun."""
+    overrides = OverridesParser.create().parse_overrides([a for a in arguments if not a.startswith("-")])
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [override.input_line]
+        for override in overrides
+        if not override.get_key_element().lstrip("+~").startswith("hydra")
+    ]
+    return (list(job) for job in itertools.product(*choices))
+
+
+def explain(error: Exception, arguments: list[str], known_keys: list[str]) -> str:
+    """One line for one mistake, whichever library found it."""
+    for cause in causes(error):
+        if isinstance(cause, ValidationError):
+            return "; ".join(explain_validation(cause))
+        if isinstance(cause, UserError):
+            return one_line(str(cause))
+    text = str(error)
+    if match := re.search(r"Could not override '(.+?)'|Key '(.+?)' is not in struct", text):
+        return explain_unknown_key(match[1] or match[2], arguments, known_keys)
+    text = re.sub(r"\s*full_key: \S*|\s*object_type=\S*|Set the environment variable HYDRA_FULL_ERROR.*", "", text)
+    return one_line(re.sub(r"\n\t", " ", text))
+
+
+def explain_validation(error: ValidationError) -> Iterator[str]:
+    """pydantic's list of findings, each as `group.key: rule, given value`."""
+    group = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer"}.get(error.title, error.title)
+    for finding in error.errors():
+        path = [group, *(str(part) for part in finding["loc"])]
+        if path[:2] == ["model", "moe"]:
+            path = path[1:]
+        key, rule = ".".join(path), finding["msg"].removeprefix("Value error, ")
+        if finding["type"] == "value_error":
+            yield one_line(rule)
+        elif finding["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            yield f"{key}: no such key; remove it"
+        elif finding["type"] in ("missing", "missing_keyword_only_argument"):
+            yield f"{key}: is missing; give it a value"
+        else:
+            rule = rule[0].lower() + rule[1:]
+            yield one_line(f"{key}: {rule}, given {finding['input']!r}; pass {key}=... with such a value")
+
+
+def explain_unknown_key(key: str, arguments: list[str], known_keys: list[str]) -> str:
+    given = next((argument for argument in arguments if argument.startswith(key)), key)
+    nearest = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]}?" if nearest else "see `--cfg job` for all keys"
+    return f"{key}: no such key (given {given}); {hint}"
+
+
+def run_name(override_dirname: str) -> str:
+    """A short name that is safe as a folder: what a run changes, or `default`."""
+    name = re.sub(r"[^\w=.,+-]+", "-", override_dirname).strip("-.")
+    return name[:NAME_LENGTH] or "default"
+
+
+def flat_keys(config: object, prefix: str = "") -> list[str]:
+    if not isinstance(config, dict):
+        return []
+    keys = []
+    for key, value in config.items():
+        keys += [f"{prefix}{key}", *flat_keys(value, f"{prefix}{key}.")]
+    return keys
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,62 @@
+"""The Lightning shell around the model: loss, optimiser step, and the trace handed on to callbacks."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from moe_toy.model.transformer import MoETransformer
+from moe_toy.routing import TokenBatch
+from moe_toy.training.config import OptimizerConfig
+from moe_toy.training.optimizer import build_optimizer, build_schedule
+
+
+class LitMoE(LightningModule):
+    """Steps return `{"loss", "trace"}` (training) or `{"token_losses", "trace"}` (validation) for callbacks.
+
+    Logs `train/loss` (cross-entropy in nats per token, without auxiliary losses), `train/load_balance_loss`
+    (1 at perfect balance) and `train/z_loss`, the last two as mean over MoE layers before their coefficients.
+    """
+
+    def __init__(self, model: MoETransformer, optimizer: OptimizerConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config = optimizer
+        # A checkpoint carries what it takes to build its model again.
+        self.save_hyperparameters({"model": asdict(model.config), "optimizer": asdict(optimizer)}, logger=False)
+
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
+        output = self.model(batch.token_ids)
+        loss = next_token_losses(output.logits, batch.token_ids).mean()
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in output.aux_terms.items()})
+        return {"loss": loss + output.aux_loss, "trace": output.trace.with_domains(batch.domain_ids)}
+
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
+        output = self.model(batch.token_ids)
+        return {
+            "token_losses": next_token_losses(output.logits, batch.token_ids),
+            "trace": output.trace.with_domains(batch.domain_ids),
+        }
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.model.balancer.after_optimizer_step()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = build_optimizer(self.model, self.optimizer_config)
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = build_schedule(optimizer, self.optimizer_config, total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def next_token_losses(
+    logits: Float[Tensor, "batch seq vocab"], token_ids: Int[Tensor, "batch seq"]
+) -> Float[Tensor, "batch target"]:
+    """Cross-entropy in nats of each token but the first, given those before it."""
+    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), token_ids[:, 1:].flatten(), reduction="none")
+    return losses.view(len(token_ids), -1)

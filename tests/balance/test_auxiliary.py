@@ -1,0 +1,74 @@
+import pytest
+import torch
+from pydantic import ValidationError
+
+from moe_toy.balance.auxiliary import AuxiliaryLoss, load_balance_loss
+from moe_toy.routing import Routing
+
+NUM_EXPERTS = 4
+
+
+def certain_routing(expert_ids: torch.Tensor) -> Routing:
+    """Top 1 with all the probability on the chosen expert."""
+    scores = torch.nn.functional.one_hot(expert_ids, NUM_EXPERTS).float()
+    return Routing(scores.log(), scores, expert_ids[..., None], torch.ones(*expert_ids.shape, 1))
+
+
+def random_routing(seed: int, batch: int = 6) -> Routing:
+    logits = torch.randn(batch, 5, NUM_EXPERTS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    logits.requires_grad_()
+    scores = logits.softmax(-1)
+    chosen = scores.topk(2)
+    return Routing(logits, scores, chosen.indices, chosen.values)
+
+
+def make_balancer(scope: str, num_layers: int = 1, coefficient: float = 1.0) -> AuxiliaryLoss:
+    return AuxiliaryLoss(scope=scope, coefficient=coefficient, num_layers=num_layers, num_experts=NUM_EXPERTS)
+
+
+@pytest.mark.parametrize(("scope", "expected"), [("sequence", 4.0), ("micro_batch", 1.0), ("global_batch", 1.0)])
+def test_four_sequences_with_an_expert_each_are_balanced_globally_but_not_locally(scope, expected):
+    each_its_own = torch.arange(4)[:, None].expand(4, 8)
+    loss = make_balancer(scope).loss([certain_routing(each_its_own)])
+    assert loss.objective.item() == pytest.approx(expected)
+    assert loss.terms["load_balance_loss"].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("scope", "expected"), [("micro_batch", 4.0), ("global_batch", 1.0)])
+def test_one_sequence_per_micro_batch_is_balanced_over_the_step_only(scope, expected):
+    balancer = make_balancer(scope)
+    # global_batch is a running estimate: by the last micro-batch it has seen the whole step
+    losses = [balancer.loss([certain_routing(torch.full((1, 8), expert))]).objective for expert in range(4)]
+    assert losses[-1].item() == pytest.approx(expected)
+    balancer.after_optimizer_step()
+    assert balancer.loss([certain_routing(torch.zeros(1, 8, dtype=torch.long))]).objective.item() == pytest.approx(4.0)
+
+
+def test_objective_is_the_coefficient_times_the_sum_over_layers():
+    routings = [random_routing(seed) for seed in range(3)]
+    loss = make_balancer("micro_batch", num_layers=3, coefficient=0.01).loss(routings)
+    assert loss.objective.item() == pytest.approx(0.01 * 3 * loss.terms["load_balance_loss"].item())
+
+
+@pytest.mark.parametrize("scope", ["sequence", "micro_batch", "global_batch"])
+def test_gradient_flows_through_mean_scores_only(scope):
+    routing = random_routing(0)
+    (gradient,) = torch.autograd.grad(make_balancer(scope).loss([routing]).objective, routing.scores)
+    chosen = torch.nn.functional.one_hot(routing.expert_ids, NUM_EXPERTS).sum(-2).double()
+    load = chosen.mean((1,), keepdim=True) / 2 if scope == "sequence" else chosen.mean((0, 1), keepdim=True) / 2
+    torch.testing.assert_close(gradient, (NUM_EXPERTS * load / 30).expand_as(gradient))
+
+
+def test_validation_leaves_the_step_counts_alone():
+    balancer = make_balancer("global_batch").eval()
+    balancer.loss([random_routing(0)])
+    assert balancer.step_counts.total.sum() == 0
+
+
+def test_load_balance_loss_is_one_at_even_load_whatever_the_scores():
+    assert load_balance_loss(torch.full((4,), 3), torch.tensor([0.7, 0.1, 0.1, 0.1])).item() == pytest.approx(1.0)
+
+
+def test_unknown_scope_lists_the_known_ones():
+    with pytest.raises(ValidationError, match="'sequence', 'micro_batch' or 'global_batch'"):
+        make_balancer("layer")

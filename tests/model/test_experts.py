@@ -1,0 +1,77 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from moe_toy.model import expert_backends
+from moe_toy.model.experts import Experts, sort_by_expert
+from moe_toy.model.layers import init_matrices
+
+
+def naive_experts(experts: Experts, x, expert_ids, weights):
+    """Every token through each of its experts, one at a time."""
+    y = torch.zeros_like(x)
+    for b, s in torch.cartesian_prod(torch.arange(x.shape[0]), torch.arange(x.shape[1])).tolist():
+        for j, expert in enumerate(expert_ids[b, s].tolist()):
+            gate, up = (x[b, s] @ experts.gate_up[expert]).chunk(2)
+            y[b, s] = y[b, s] + weights[b, s, j] * ((F.silu(gate) * up) @ experts.down[expert])
+    return y
+
+
+@pytest.fixture()
+def problem(make_config):
+    """Experts and inputs in float64; one expert serves nobody."""
+    torch.manual_seed(0)
+    config = make_config(num_experts=8, top_k=3)
+    experts = Experts(config).double()
+    init_matrices(experts, 0.5)
+    x = torch.randn(2, 5, config.hidden_size, dtype=torch.float64, requires_grad=True)
+    expert_ids = torch.rand(2, 5, 7).argsort(-1)[..., :3]  # expert 7 is never chosen
+    weights = torch.rand(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    return experts, x, expert_ids, weights
+
+
+def test_output_and_gradients_equal_a_naive_per_token_reference(problem):
+    experts, x, expert_ids, weights = problem
+    inputs = (x, weights, experts.gate_up, experts.down)
+    cotangent = torch.randn(x.shape, dtype=torch.float64)
+    y, naive = experts(x, expert_ids, weights), naive_experts(experts, x, expert_ids, weights)
+    torch.testing.assert_close(y, naive)
+    for ours, reference in zip(
+        torch.autograd.grad(y, inputs, cotangent), torch.autograd.grad(naive, inputs, cotangent), strict=True
+    ):
+        torch.testing.assert_close(ours, reference)
+
+
+def test_backends_are_equal_in_values_and_gradients():
+    torch.manual_seed(0)
+    counts = torch.tensor([3, 0, 5, 2])
+    rows, weight = torch.randn(10, 16, requires_grad=True), torch.randn(4, 16, 8, requires_grad=True)
+    cotangent = torch.randn(10, 8)
+    results = []
+    for backend in (expert_backends.loop_linear, expert_backends.grouped_linear):
+        y = backend(rows, weight, counts)
+        results.append((y, *torch.autograd.grad(y, (rows, weight), cotangent)))
+    for loop, grouped in zip(*results, strict=True):
+        torch.testing.assert_close(loop, grouped)
+
+
+def test_auto_takes_the_loop_where_the_grouped_product_has_no_kernel():
+    cpu = torch.device("cpu")
+    assert expert_backends.pick_backend("auto", cpu, torch.float64) is expert_backends.loop_linear
+    assert expert_backends.pick_backend("auto", cpu, torch.float32) is expert_backends.grouped_linear
+
+
+def test_experts_follow_autocast(problem):
+    experts, x, expert_ids, weights = problem
+    experts, x, weights = experts.float(), x.float(), weights.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = experts(x, expert_ids, weights)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, experts(x, expert_ids, weights), atol=0.2, rtol=0.1)
+
+
+def test_sorting_is_stable_and_counts_every_assignment():
+    order, position, counts = sort_by_expert(torch.tensor([[2, 0], [0, 1], [2, 1]]), num_experts=4)
+    assert order.tolist() == [1, 2, 3, 5, 0, 4]
+    assert position.tolist() == [[4, 0], [1, 2], [5, 3]]
+    assert counts.tolist() == [2, 2, 2, 0]

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from moe_toy.model.layers import init_matrices
+from moe_toy.model.router import TopKRouter, best_first, z_loss
+
+
+def make_router(make_config, **changes) -> TopKRouter:
+    torch.manual_seed(0)
+    router = TopKRouter(make_config(**changes))
+    init_matrices(router, 1.0)
+    return router
+
+
+def test_topk_then_softmax_is_the_softmax_over_the_chosen_logits(make_config):
+    router = make_router(make_config)
+    routing = router(torch.randn(2, 3, 16))
+    chosen = routing.logits.topk(2)
+    assert torch.equal(routing.expert_ids, chosen.indices)
+    torch.testing.assert_close(routing.weights, chosen.values.softmax(-1))
+
+
+def test_softmax_then_topk_keeps_the_weights_of_the_full_softmax(make_config):
+    routing = make_router(make_config, router="softmax_then_topk", normalize_weights=False)(torch.randn(2, 3, 16))
+    torch.testing.assert_close(routing.weights, routing.logits.softmax(-1).topk(2).values)
+
+
+def test_sigmoid_scores_are_normalised_for_the_balance_loss(make_config):
+    routing = make_router(make_config, router="sigmoid")(torch.randn(2, 3, 16))
+    affinity = routing.logits.sigmoid()
+    torch.testing.assert_close(routing.scores, affinity / affinity.sum(-1, keepdim=True))
+    torch.testing.assert_close(routing.weights.sum(-1), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("kind", ["topk_then_softmax", "softmax_then_topk", "sigmoid"])
+def test_selection_bias_moves_the_choice_but_not_the_weights(make_config, kind):
+    router = make_router(make_config, router=kind)
+    x, bias = torch.randn(1, 4, 16), torch.zeros(8)
+    bias[5] = 10.0
+    plain, biased = router(x), router(x, bias)
+    assert (biased.expert_ids[..., 0] == 5).all()
+    assert torch.equal(plain.scores, biased.scores)
+    assert (biased.weights < 1).all()
+
+
+def test_ties_go_to_the_lower_index():
+    assert best_first(torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]]), 4).tolist() == [[1, 2, 4, 0]]
+
+
+def test_router_stays_in_fp32_under_autocast(make_config):
+    router, x = make_router(make_config), torch.randn(1, 4, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        routing = router(x)
+    assert torch.equal(routing.logits, router(x).logits)
+
+
+def test_z_loss_of_even_logits_is_the_squared_log_of_their_number():
+    assert z_loss(torch.zeros(1, 2, 8)).item() == pytest.approx(torch.tensor(8.0).log().item() ** 2)

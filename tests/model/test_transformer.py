@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from moe_toy.balance.base import LoadBalancer
+from moe_toy.model.transformer import MoETransformer
+
+
+def make_model(config) -> MoETransformer:
+    torch.manual_seed(0)
+    return MoETransformer(config, LoadBalancer(num_layers=len(config.moe_layers), num_experts=config.moe.num_experts))
+
+
+def test_trace_has_one_row_per_moe_layer_and_no_gradients(make_config):
+    config = make_config(num_layers=4, moe_layer_period=2)
+    trace = make_model(config)(torch.randint(50, (3, 7))).trace
+    assert trace.expert_ids.shape == (2, 3, 7, 2)
+    assert trace.layer_ids == (1, 3)
+    assert not trace.weights.requires_grad
+
+
+def test_predictions_are_traced_in_evaluation_only(make_config):
+    model, tokens = make_model(make_config()), torch.randint(50, (2, 5))
+    assert model(tokens).trace.predicted_ids is None
+    output = model.eval()(tokens)
+    assert torch.equal(output.trace.predicted_ids, output.logits.argmax(-1))
+
+
+def test_permuting_expert_ids_changes_nothing(make_config):
+    model = make_model(make_config(num_shared_experts=0)).double()
+    tokens, permutation = torch.randint(50, (2, 9)), torch.randperm(8)
+    before = model(tokens)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.ffn.router.weight.copy_(block.ffn.router.weight[permutation])
+            block.ffn.experts.gate_up.copy_(block.ffn.experts.gate_up[permutation])
+            block.ffn.experts.down.copy_(block.ffn.experts.down[permutation])
+    after = model(tokens)
+    torch.testing.assert_close(before.logits, after.logits)
+    assert torch.equal(before.trace.expert_ids, permutation[after.trace.expert_ids])
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_shared_experts": 8}, {"moe_layer_period": 2}], ids=str)
+def test_activation_checkpointing_changes_neither_loss_nor_gradients(make_config, changes):
+    tokens = torch.randint(50, (2, 9))
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model(make_config(**changes, activation_checkpointing=checkpointing)).double()
+        model(tokens).logits.square().mean().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_shared_expert_serves_every_token(make_config):
+    model = make_model(make_config(num_shared_experts=8))
+    x = torch.randn(1, 4, 16)
+    layer = model.blocks[0].ffn
+    y, routing = layer(x)
+    torch.testing.assert_close(y, layer.experts(x, routing.expert_ids, routing.weights) + layer.shared_expert(x))
+
+
+def test_z_loss_enters_the_objective_summed_over_layers(make_config):
+    output = make_model(make_config(num_layers=3, z_loss_coefficient=0.5))(torch.randint(50, (2, 5)))
+    torch.testing.assert_close(output.aux_loss.detach(), 0.5 * 3 * output.aux_terms["z_loss"])

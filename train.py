@@ -1,0 +1,77 @@
+"""Train a Mixture-of-Experts language model and watch where its tokens go: `python train.py --help`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from moe_toy.command_line import run_checked
+
+if TYPE_CHECKING:
+    from moe_toy.model.transformer import MoETransformer
+
+# Heavy imports stay inside functions, so that --help answers at once.
+CONF = Path(__file__).parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def main(cfg: DictConfig) -> None:
+    from lightning.pytorch import seed_everything
+
+    from moe_toy.training.config import OptimizerConfig
+    from moe_toy.training.lit_moe import LitMoE
+    from moe_toy.training.session import finish_loggers, greet, say_goodbye, set_threads
+
+    set_threads(cfg.threads)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    data = instantiate(cfg.data)
+    module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
+    loggers = list(instantiate(cfg.logger).values())
+    trainer = instantiate(cfg.trainer, callbacks=list(instantiate(cfg.callbacks).values()), logger=loggers)
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    greet(module, data)
+    try:
+        if cfg.ckpt_path is None:
+            trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
+        trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
+    finally:
+        finish_loggers(loggers)
+    say_goodbye(trainer, Path(cfg.run_dir))
+
+
+def check(cfg: DictConfig) -> None:
+    """Find what is wrong with a config before anything is created for the run; prepare its data."""
+    import torch
+
+    from moe_toy.errors import UserError
+    from moe_toy.training.checkpoint import check_fits
+    from moe_toy.training.config import OptimizerConfig
+
+    OptimizerConfig(**cfg.optimizer)
+    with torch.device("meta"):
+        model = build_model(cfg)
+    for key in ("sequence_length", "validation_length"):
+        if cfg.data[key] > model.config.max_seq_len:
+            raise UserError(
+                f"data.{key} ({cfg.data[key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
+                f"lower data.{key} or raise model.max_seq_len"
+            )
+    if cfg.ckpt_path is not None:
+        check_fits(Path(cfg.ckpt_path), model)
+    instantiate(cfg.data).prepare_data()
+
+
+def build_model(cfg: DictConfig) -> "MoETransformer":
+    from moe_toy.model.config import ModelConfig, MoEConfig
+    from moe_toy.model.transformer import MoETransformer
+
+    config = ModelConfig(**{**cfg.model, "moe": MoEConfig(**cfg.moe)})
+    balancer = instantiate(cfg.balance, num_layers=len(config.moe_layers), num_experts=config.moe.num_experts)
+    return MoETransformer(config, balancer)
+
+
+if __name__ == "__main__":
+    run_checked(main, check, CONF, "train")
