@@ -18,13 +18,15 @@ CONF = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> None:
+    import torch
     from lightning.pytorch import seed_everything
 
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
-    from moe_toy.training.session import finish_loggers, greet, say_goodbye, set_threads
+    from moe_toy.training.session import finish_loggers, greet, say_goodbye
 
-    set_threads(cfg.threads)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))

@@ -19,7 +19,7 @@ from moe_toy.errors import UserError
 
 EXIT_USER_ERROR = 2
 NAME_LENGTH = 120
-INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
 
 
 def run_checked(main: Callable[[], None], check: Callable[[DictConfig], None], config_dir: Path, config: str) -> None:

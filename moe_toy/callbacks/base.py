@@ -100,9 +100,7 @@ def subject_of(trainer: Trainer, module: LightningModule) -> Subject:
 
 def by_layer(key: str, values: Float[Tensor, " layer"], subject: Subject) -> dict[str, float]:
     """`{key}/layer_03`: numbered as transformer layers, dense ones counted."""
-    return {
-        f"{key}/layer_{layer:02d}": value for layer, value in zip(subject.layer_ids, values.tolist(), strict=True)
-    }
+    return {f"{key}/layer_{layer:02d}": value for layer, value in zip(subject.layer_ids, values.tolist(), strict=True)}
 
 
 def by_domain(key: str, values: Float[Tensor, " domain"], subject: Subject) -> dict[str, float]:

@@ -1,10 +1,8 @@
-"""What surrounds a run: threads, first and last words, closing the loggers."""
+"""What surrounds a run: first and last words, closing the loggers."""
 
 import logging
-import os
 from pathlib import Path
 
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -12,11 +10,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from moe_toy.training.lit_moe import LitMoE
 
 log = logging.getLogger(__name__)
-
-
-def set_threads(threads: int | None) -> None:
-    """Use the cores this process may run on: more threads than cores fight and slow each other down."""
-    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0)))
 
 
 @rank_zero_only

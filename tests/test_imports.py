@@ -1,0 +1,56 @@
+"""The arrows of docs/architecture.md, read from the import statements."""
+
+import ast
+
+import pytest
+
+from tests.paths import ROOT
+
+PACKAGE = ROOT / "moe_toy"
+BASE = {"routing", "errors", "distributed"}
+MAY_IMPORT = {
+    "routing": {"errors"},
+    "errors": set(),
+    "distributed": set(),
+    "metrics": BASE,
+    "balance": BASE,
+    "model": BASE | {"balance"},
+    "data": BASE,
+    "report": BASE | {"metrics"},
+    "training": BASE | {"model", "data", "balance", "report"},
+    "callbacks": BASE | {"metrics", "report"},
+    "command_line": {"errors"},
+}
+LIBRARIES = {  # where a heavy or framework-bound library may be imported
+    "lightning": {"training", "callbacks", "data"},
+    "hydra": {"command_line"},
+    "matplotlib": {"report", "callbacks"},
+    "wandb": set(),
+    "transformers": set(),
+}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
+
+
+def part_of(path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return modules
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_architecture(path):
+    part = part_of(path)
+    allowed = MAY_IMPORT.get(part, set()) | {part}
+    for module in imported_modules(path):
+        library, _, rest = module.partition(".")
+        if library == "moe_toy" and rest:
+            assert rest.split(".")[0] in allowed, f"{part} may not import {module}"
+        assert part in LIBRARIES.get(library, {part}), f"{part} may not import {library}"
