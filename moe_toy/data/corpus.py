@@ -48,6 +48,7 @@ def assemble(root: Path, *, domains: Sequence[str] | None = None, archives: Path
     processes may call this at once.
     """
     names = _known(domains)
+    root = root.absolute()
     folder = root / f"corpus-{_version()}"
     absent = _absent(folder, names)
     if not absent:

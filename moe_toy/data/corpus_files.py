@@ -31,7 +31,7 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
     """What is known to be complete, by file name without suffix."""
     try:
         return json.loads(folder.joinpath("manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
 
 
