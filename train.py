@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from moe_toy.command_line import run_checked
 
 if TYPE_CHECKING:
+    from moe_toy.data.datamodule import DomainDataModule
     from moe_toy.model.transformer import MoETransformer
 
 # Heavy imports stay inside functions, so that --help answers at once.
@@ -23,29 +24,27 @@ def main(cfg: DictConfig) -> None:
 
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
-    from moe_toy.training.session import finish_loggers, greet, say_goodbye
+    from moe_toy.training.session import closing, greet, quieten, record_config, say_goodbye
 
+    quieten()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    data = instantiate(cfg.data)
+    data = build_data(cfg)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
     loggers = list(instantiate(cfg.logger).values())
     trainer = instantiate(cfg.trainer, callbacks=list(instantiate(cfg.callbacks).values()), logger=loggers)
-    for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    greet(module, data)
-    try:
+    record_config(OmegaConf.to_container(cfg, resolve=True), Path(cfg.run_dir), loggers)
+    greet(module)
+    with closing(loggers):
         if cfg.ckpt_path is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
-    finally:
-        finish_loggers(loggers)
     say_goodbye(trainer, Path(cfg.run_dir))
 
 
 def check(cfg: DictConfig) -> None:
-    """Find what is wrong with a config before anything is created for the run; prepare its data."""
+    """Find what is wrong with a config before anything is created or fetched for it."""
     import torch
 
     from moe_toy.errors import UserError
@@ -63,7 +62,19 @@ def check(cfg: DictConfig) -> None:
             )
     if cfg.ckpt_path is not None:
         check_fits(Path(cfg.ckpt_path), model)
-    instantiate(cfg.data).prepare_data()
+    build_data(cfg).check()
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Assemble the text, train the tokenizer and tokenize, unless that is done: it may fail for want of a network."""
+    build_data(cfg).prepare_data()
+
+
+def build_data(cfg: DictConfig) -> "DomainDataModule":
+    """`data.domains`, `data.path` and the like are short names for what `data.source` reads by interpolation."""
+    options = OmegaConf.to_container(cfg.data, resolve=True)
+    short_names = options["source"].keys() - {"_target_", "root"}
+    return instantiate({key: value for key, value in options.items() if key not in short_names})
 
 
 def build_model(cfg: DictConfig) -> "MoETransformer":
@@ -76,4 +87,4 @@ def build_model(cfg: DictConfig) -> "MoETransformer":
 
 
 if __name__ == "__main__":
-    run_checked(main, check, CONF, "train")
+    run_checked(main, (check, prepare), CONF, "train")

@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -19,11 +19,14 @@ from moe_toy.errors import UserError
 
 EXIT_USER_ERROR = 2
 NAME_LENGTH = 120
+SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
 
 
-def run_checked(main: Callable[[], None], check: Callable[[DictConfig], None], config_dir: Path, config: str) -> None:
-    """Check the config of every job on the command line, then hand over to Hydra's `main`.
+def run_checked(
+    main: Callable[[], None], stages: Sequence[Callable[[DictConfig], None]], config_dir: Path, config: str
+) -> None:
+    """Take the config of every job on the command line through each of `stages`, then hand over to Hydra's `main`.
 
     A mistake of the user's is one line on standard error and exit code 2; everything else keeps its traceback.
     """
@@ -35,8 +38,10 @@ def run_checked(main: Callable[[], None], check: Callable[[DictConfig], None], c
         if not any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
             with initialize_config_dir(str(config_dir), version_base="1.3"):
                 known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
-                for overrides in jobs(arguments):
-                    check(compose(config, overrides))
+                configs = [compose(config, overrides) for overrides in jobs(arguments)]
+            for stage in stages:
+                for cfg in configs:
+                    stage(cfg)
         main()
     except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, arguments, known_keys)}", file=sys.stderr)
@@ -58,26 +63,26 @@ def jobs(arguments: list[str]) -> Iterator[list[str]]:
 
 def explain(error: Exception, arguments: list[str], known_keys: list[str]) -> str:
     """One line for one mistake, whichever library found it."""
+    text = str(error)
+    place = re.search(r"full_key: (\S+)", text)  # where in the config Hydra was when it built something
     for cause in causes(error):
         if isinstance(cause, ValidationError):
-            return "; ".join(explain_validation(cause))
+            return "; ".join(explain_validation(cause, place[1] if place else SECTIONS[cause.title]))
         if isinstance(cause, UserError):
             return one_line(str(cause))
-    text = str(error)
+    if "See https://hydra.cc" in text:
+        return f"{' '.join(arguments)}: not an override that Hydra can read; write key=value, lists as 'key=[1,2]'"
     if match := re.search(r"Could not override '(.+?)'|Key '(.+?)' is not in struct", text):
         return explain_unknown_key(match[1] or match[2], arguments, known_keys)
     text = re.sub(r"\s*full_key: \S*|\s*object_type=\S*|Set the environment variable HYDRA_FULL_ERROR.*", "", text)
     return one_line(re.sub(r"\n\t", " ", text))
 
 
-def explain_validation(error: ValidationError) -> Iterator[str]:
-    """pydantic's list of findings, each as `group.key: rule, given value`."""
-    group = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer"}.get(error.title, error.title)
+def explain_validation(error: ValidationError, section: str) -> Iterator[str]:
+    """pydantic's list of findings, each as `section.key: rule, given value`."""
     for finding in error.errors():
-        path = [group, *(str(part) for part in finding["loc"])]
-        if path[:2] == ["model", "moe"]:
-            path = path[1:]
-        key, rule = ".".join(path), finding["msg"].removeprefix("Value error, ")
+        key = ".".join([section, *(str(part) for part in finding["loc"])])
+        rule = finding["msg"].removeprefix("Value error, ")
         if finding["type"] == "value_error":
             yield one_line(rule)
         elif finding["type"] in ("unexpected_keyword_argument", "extra_forbidden"):

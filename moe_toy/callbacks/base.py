@@ -80,7 +80,8 @@ class RoutingCallback(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         scores = {name: metric.compute() for name, metric in self.metrics.items()}  # sums over ranks
-        module.log_dict(self.curves(scores))
+        step = {"step": float(trainer.global_step)}  # Lightning would count from 0 while it trains
+        module.log_dict(self.curves(scores) | step)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger | TensorBoardLogger)]
         if loggers and trainer.is_global_zero:
             for key, figure in self.figures(scores).items():
@@ -117,6 +118,6 @@ def log_figure(loggers: Sequence[WandbLogger | TensorBoardLogger], key: str, fig
     image = np.asarray(canvas.buffer_rgba())[..., :3]
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.log_image(key, [image], step=None, caption=[f"step {step}"])
+            logger.log_image(key, [image], step=step)
         else:
             logger.experiment.add_image(key, image, step, dataformats="HWC")

@@ -14,24 +14,33 @@ from moe_toy.errors import UserError
 from moe_toy.routing import RoutingTrace
 
 
-class RoutingMetric(Metric):
+class CountingMetric(Metric):
+    """A metric whose states are sums and whose result, a frozen dataclass, reaches the caller as it is."""
+
+    full_state_update = False
+
+    def add_count(self, name: str, *shape: int, dtype: torch.dtype = torch.int64) -> None:
+        """Declare a state of zeros which is summed over ranks."""
+        self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        # torchmetrics squeezes one-element tensors, which would drop the layer axis of a model with one layer.
+        boxed = super()._wrap_compute(lambda: _Boxed(compute()))
+        return lambda: boxed().result
+
+
+class RoutingMetric(CountingMetric):
     """A metric of routing traces: `update(trace)` adds counts, `compute()` scores their sum.
 
     States are int64 sums, so batches and ranks combine in any order with bit-identical results, and memory does not
     grow with the data. A trace without `domain_ids` counts as domain 0.
     """
 
-    full_state_update = False
-
     def __init__(self, *, num_layers: int, num_experts: int, num_domains: int = 1) -> None:
         super().__init__()
         self.num_layers = num_layers
         self.num_experts = num_experts
         self.num_domains = num_domains
-
-    def add_count(self, name: str, *shape: int, dtype: torch.dtype = torch.int64) -> None:
-        """Declare a state of zeros which is summed over ranks."""
-        self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
 
     def domains_of(self, trace: RoutingTrace) -> Int64[Tensor, " batch"]:
         """The domain of every sequence, after checking that the trace fits this metric."""
@@ -50,11 +59,6 @@ class RoutingMetric(Metric):
                 f"{type(self).__name__} was made for num_domains={self.num_domains}; raise num_domains"
             )
         return domain_ids
-
-    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        # torchmetrics squeezes one-element tensors, which would drop the layer axis of a model with one layer.
-        boxed = super()._wrap_compute(lambda: _Boxed(compute()))
-        return lambda: boxed().result
 
 
 class _Boxed:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics import Metric
+
+from moe_toy.metrics.base import CountingMetric
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,15 @@ class LanguageModelScores:
     domain_bits_per_byte: Float[Tensor, " domain"]
 
 
-class LanguageModelLoss(Metric):
+class LanguageModelLoss(CountingMetric):
     """Sums of nats, tokens and bytes per domain. `token_bytes[v]` is the length in bytes of token v, 0 for EOS."""
-
-    full_state_update = False
 
     def __init__(self, *, num_domains: int, token_bytes: Int[Tensor, " vocab"]) -> None:
         super().__init__()
         self.register_buffer("token_bytes", token_bytes.long(), persistent=False)
-        self.add_state("nats", torch.zeros(num_domains, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("tokens", torch.zeros(num_domains, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("bytes", torch.zeros(num_domains, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_count("nats", num_domains, dtype=torch.float64)
+        self.add_count("tokens", num_domains)
+        self.add_count("bytes", num_domains)
 
     def update(
         self,

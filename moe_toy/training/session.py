@@ -1,19 +1,57 @@
-"""What surrounds a run: first and last words, closing the loggers."""
+"""What surrounds a run: its config on disk, first and last words, closing the loggers."""
 
 import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.loggers import Logger, WandbLogger
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from moe_toy.report.curves import save_curves
 from moe_toy.training.lit_moe import LitMoE
 
 log = logging.getLogger(__name__)
+EXPECTED_WARNINGS = (
+    "Experiment logs directory .* exists and is not empty",  # Hydra has just made it
+    "The '.*_dataloader' does not have many workers",  # tokens are read from a memory map: workers only cost
+    ".*treespec, LeafSpec.* is deprecated",  # inside Lightning
+    "Found .* module.* in eval mode at the start of training",
+)
+CONTENTS = {
+    "curves.png": "the curves of this run",
+    "metrics.csv": "every logged number",
+    "config.yaml": "the resolved config",
+    "checkpoints": "last.ckpt, best.ckpt; continue with ckpt_path=...",
+    "wandb": "offline run: `wandb sync` its folder to see it online",
+    "tensorboard": "`tensorboard --logdir` shows it",
+}
+
+
+def quieten() -> None:
+    """Leave on the screen what a user can act on."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
 
 
 @rank_zero_only
-def greet(module: LitMoE, data: LightningDataModule) -> None:
+def record_config(config: dict[str, Any], run_dir: Path, loggers: Sequence[Logger]) -> None:
+    """The resolved config, in the run directory and with the loggers that show it."""
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    for logger in loggers:
+        if not isinstance(logger, CSVLogger):
+            logger.log_hyperparams(config)
+
+
+@rank_zero_only
+def greet(module: LitMoE) -> None:
     config = module.model.config
     log.info(
         "%.2fM parameters (%.2fM active): %d layers, %d of them MoE with %d routed experts, top %d, %d shared",
@@ -27,20 +65,29 @@ def greet(module: LitMoE, data: LightningDataModule) -> None:
     )
 
 
-def finish_loggers(loggers: list[Logger]) -> None:
-    """Close each W&B run, so that the next job of a multirun gets its own."""
-    for logger in loggers:
-        logger.finalize("success")
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish(quiet=True)
+@contextmanager
+def closing(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Close the loggers however the block ends, so that the next job of a multirun gets a W&B run of its own."""
+    status = "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        for logger in loggers:
+            logger.finalize(status)
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(exit_code=int(status == "failed"))
 
 
 @rank_zero_only
 def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     """The last lines of a run: its final scores, and where everything is."""
-    shown = ("val/loss", "val/bits_per_byte", "routing/srp@16")
-    scores = {name: trainer.logged_metrics[name] for name in shown if name in trainer.logged_metrics}
-    log.info("finished step %d: %s", trainer.global_step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    shown = ("val/loss", "val/bits_per_byte", "routing/srp@16", "routing/load_cv", "routing/domain_specialization")
+    scores = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]
+    log.info("finished step %d: %s", trainer.global_step, ", ".join(scores))
+    if any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
+        save_curves(run_dir)
     log.info("run directory: %s", run_dir)
-    for entry in sorted(run_dir.iterdir()):
-        log.info("  %s", entry.name + ("/" if entry.is_dir() else ""))
+    for name, meaning in CONTENTS.items():
+        if (run_dir / name).exists():
+            log.info("  %-12s %s", name, meaning)

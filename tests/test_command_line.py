@@ -1,0 +1,96 @@
+"""A user's mistake is one line that names the key, the value and the way out; nothing is created."""
+
+import sys
+
+import pytest
+
+import train
+from moe_toy.command_line import jobs, run_checked, run_name
+from tests.paths import CONF
+
+
+def never(cfg=None):
+    raise AssertionError("a job started although its config is wrong")
+
+
+@pytest.fixture
+def complain(monkeypatch, tmp_path, capsys):
+    """`complain("moe.top_k=9")`: the line that the command line answers with."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            run_checked(never, (train.check, never), CONF, "train")
+        captured = capsys.readouterr()
+        assert stop.value.code == 2
+        assert captured.out == ""
+        assert captured.err.startswith("error: ")
+        assert captured.err.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+        return captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["moe.topk=4"], ["moe.topk: no such key", "given moe.topk=4", "did you mean moe.top_k?"]),
+        (["moe=sparse"], ["moe/sparse", "shared_experts"]),
+        (["moe.top_k=eight"], ["moe.top_k", "valid integer", "'eight'"]),
+        (["moe.top_k=0"], ["moe.top_k", "greater than 0", "given 0"]),
+        (["moe.top_k=65"], ["moe.top_k (65) cannot exceed moe.num_experts (64)"]),
+        (["moe.num_experts=60"], ["ffn_budget (2048)", "60", "nearest"]),
+        (["+moe.dropout=0.1"], ["moe.dropout: no such key"]),
+        (["optimizer.lr=-1"], ["optimizer.lr", "greater than 0", "-1"]),
+        (["optimizer.min_lr=1.0"], ["optimizer.min_lr (1.0) cannot exceed optimizer.lr"]),
+        (["balance.coefficient=much"], ["balance.coefficient", "valid number", "'much'"]),
+        (["balance.scope=layer"], ["balance.scope", "'sequence', 'micro_batch' or 'global_batch'", "'layer'"]),
+        (["data.sequence_length=4096"], ["data.sequence_length (4096) exceeds model.max_seq_len (1024)"]),
+        (["ckpt_path=nowhere.ckpt"], ["ckpt_path: no such file, given nowhere.ckpt"]),
+        (["data=files"], ["data.path"]),
+        (["data=files", "data.path=nowhere"], ["nowhere", "not a folder"]),
+        (["data.domains=[books,novels]"], ["novels", "books"]),
+        (["-m", "moe.top_k=4,65"], ["moe.top_k (65)"]),
+        (["trainer.max_steps=[1"], ["trainer.max_steps=[1"]),
+    ],
+    ids=lambda value: " ".join(value) if "=" in value[-1] else "",
+)
+def test_mistakes_are_told_in_one_line_with_exit_code_2(complain, arguments, expected):
+    line = complain(*arguments)
+    for part in expected:
+        assert part in line
+
+
+def test_a_damaged_checkpoint_is_named(complain, tmp_path_factory):
+    path = tmp_path_factory.mktemp("elsewhere") / "last.ckpt"
+    path.write_bytes(b"PK\x03\x04 not really")
+    assert f"{path} is damaged" in complain(f"ckpt_path={path}")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def broken(cfg):
+        raise RuntimeError("our mistake")
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(RuntimeError, match="our mistake"):
+        run_checked(never, (broken,), CONF, "train")
+
+
+def test_multirun_spans_the_grid_and_leaves_hydra_keys_alone():
+    arguments = ["-m", "moe=baseline,few_experts", "seed=1,2", "hydra.verbose=false"]
+    assert list(jobs(arguments)) == [
+        ["moe=baseline", "seed=1"],
+        ["moe=baseline", "seed=2"],
+        ["moe=few_experts", "seed=1"],
+        ["moe=few_experts", "seed=2"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [("", "default"), ("moe=few_experts,seed=1", "moe=few_experts,seed=1"), ("data.path=/a b/c", "data.path=-a-b-c")],
+)
+def test_run_names_are_safe_as_folders(overrides, name):
+    assert run_name(overrides) == name

@@ -1,0 +1,55 @@
+"""Every config file composes, and what it names can be built."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import train
+from moe_toy.command_line import run_name
+from moe_toy.training.config import OptimizerConfig
+from tests.paths import CONF
+
+FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/**/*.yaml"))
+
+
+@pytest.fixture
+def compose_run(tmp_path):
+    """Compose as on the command line, with a temporary run directory."""
+    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
+
+    def make(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", [*overrides, f"run_dir={tmp_path}", "name=test"])
+
+    yield make
+    HydraConfig.instance().cfg = None
+
+
+def choice(path) -> str:
+    group, name = str(path.parent), path.name
+    return f"+{group}={name}" if group in ("hydra/launcher",) else f"{group}={name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_every_config_file_composes_and_builds(compose_run, path, tmp_path):
+    overrides = [choice(path)]
+    if path.parent.name == "trainer":
+        overrides += ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=1"]
+    if path.parent.name == "data":
+        overrides += [f"data.root={tmp_path}", *(["data.path=" + str(tmp_path)] if path.name == "files" else [])]
+    cfg = compose_run(*overrides)
+    model = train.build_model(cfg)
+    assert model.config.vocab_size == cfg.data.vocab_size
+    OptimizerConfig(**cfg.optimizer)
+    callbacks = list(instantiate(cfg.callbacks).values())
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
+    assert set(callbacks) <= set(trainer.callbacks)
+
+
+def test_a_variant_of_moe_changes_nothing_else(compose_run):
+    baseline, shared = compose_run(), compose_run("moe=shared_experts")
+    changed = {key for key in baseline.moe if baseline.moe[key] != shared.moe[key]}
+    assert changed == {"num_experts", "top_k", "num_shared_experts"}
+    assert all(baseline[group] == shared[group] for group in ("optimizer", "data", "trainer"))
