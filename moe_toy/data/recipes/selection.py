@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from moe_toy.data.archives import PACKAGES
+from moe_toy.data.pinned_packages import PACKAGES
 from moe_toy.data.recipes.recipe import Document, Recipe, stable_hash
 from moe_toy.data.recipes.text import hide_email_addresses, normalise, pieces
 
