@@ -6,6 +6,7 @@ Axis names used in every signature: batch seq token hidden head expert k layer v
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -57,3 +58,26 @@ class RoutingTrace:
 
     def with_domains(self, domain_ids: Integer[Tensor, " batch"], domains: tuple[str, ...] = ()) -> RoutingTrace:
         return replace(self, domain_ids=domain_ids, domains=domains)
+
+    def select(self, sequences: Integer[Tensor, " kept"]) -> RoutingTrace:
+        """The same trace of some of its sequences."""
+        on_batch = {
+            name: getattr(self, name)[sequences]
+            for name in ("token_ids", "predicted_ids", "domain_ids")
+            if getattr(self, name) is not None
+        }
+        weights = None if self.weights is None else self.weights[:, sequences]
+        return replace(self, expert_ids=self.expert_ids[:, sequences], weights=weights, **on_batch)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file; raises `UserError` if the trace is inconsistent."""
+        from moe_toy.trace_file import save_trace  # which reads RoutingTrace
+
+        save_trace(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> RoutingTrace:
+        """Read a file written by `save`; raises `UserError`, naming the field, if it is damaged or inconsistent."""
+        from moe_toy.trace_file import load_trace  # which reads RoutingTrace
+
+        return load_trace(path)

@@ -1,25 +1,38 @@
 """Pure functions from routing decisions to additive counts, and from counts to scores."""
 
 from moe_toy.metrics.base import RoutingMetric
+from moe_toy.metrics.bootstrap import IndexResampler, Interval, PoissonResampler, Resampler, basic_interval
+from moe_toy.metrics.cache import CacheHitRate, CacheScores, cache_hits
 from moe_toy.metrics.correlation import correlation_matrix, pearson
 from moe_toy.metrics.load_balance import LoadBalance, LoadBalanceScores, LoadScores, activation_rate_std
 from moe_toy.metrics.specialization import DomainScores, DomainSpecialization, domain_scores
 from moe_toy.metrics.srp import SRP, SegmentScores, SRPScores, segment_scores, srp_scores
+from moe_toy.metrics.srp_intervals import SRPBootstrap, SRPIntervals
 from moe_toy.metrics.vocabulary import VocabularyScores, VocabularySpecialization, vocabulary_scores
 
 __all__ = [
     "SRP",
+    "CacheHitRate",
+    "CacheScores",
     "DomainScores",
     "DomainSpecialization",
+    "IndexResampler",
+    "Interval",
     "LoadBalance",
     "LoadBalanceScores",
     "LoadScores",
+    "PoissonResampler",
+    "Resampler",
     "RoutingMetric",
+    "SRPBootstrap",
+    "SRPIntervals",
     "SRPScores",
     "SegmentScores",
     "VocabularyScores",
     "VocabularySpecialization",
     "activation_rate_std",
+    "basic_interval",
+    "cache_hits",
     "correlation_matrix",
     "domain_scores",
     "pearson",

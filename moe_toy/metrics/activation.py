@@ -40,26 +40,29 @@ def segment_histogram(
     segment_length: int,
     groups: Int64[Tensor, " batch"] | None = None,
     num_groups: int = 1,
-) -> Int64[Tensor, "{num_groups} layer {num_experts} bins"]:
+    *,
+    pool_experts: bool = False,
+) -> Int64[Tensor, "{num_groups} layer expert bins"]:
     """How many segments activate an expert 0, 1, ... `segment_length` times, summed over the sequences of a group.
 
     `groups` names the group of every sequence, in 0..num_groups - 1, for instance its domain; by default all are one.
+    With `pool_experts` the expert axis is summed, and has one row.
     """
     check_segment_length(segment_length)
     layers, batch = expert_ids.shape[:2]
     if groups is None:
         groups = torch.zeros(batch, dtype=torch.int64, device=expert_ids.device)
-    histogram = torch.zeros(
-        num_groups, layers, num_experts, segment_length + 1, dtype=torch.int64, device=expert_ids.device
-    )
+    rows = 1 if pool_experts else num_experts
+    histogram = torch.zeros(num_groups, layers, rows, segment_length + 1, dtype=torch.int64, device=expert_ids.device)
     if expert_ids.device.type == "cpu":
-        from moe_toy.metrics.activation_kernel import add_segment_histogram  # noqa: PLC0415 (imports numba)
+        from moe_toy.metrics.activation_kernel import add_segment_histogram  # numba takes half a second
 
         ids = compact_expert_ids(expert_ids, num_experts)
-        add_segment_histogram(ids.numpy(), groups.numpy(), segment_length, histogram.numpy())
+        add_segment_histogram(ids.numpy(), num_experts, groups.numpy(), segment_length, histogram.numpy())
     else:
         for layer, ids in enumerate(expert_ids):
-            histogram[:, layer] = _dense_histogram(ids, num_experts, segment_length, groups, num_groups)
+            dense = _dense_histogram(ids, num_experts, segment_length, groups, num_groups)
+            histogram[:, layer] = dense.sum(1, keepdim=True) if pool_experts else dense
     return histogram
 
 

@@ -9,12 +9,13 @@ from moe_toy.metrics.compiled import compiled
 
 @compiled
 @no_type_check
-def add_segment_histogram(expert_ids, groups, segment_length, histogram):
+def add_segment_histogram(expert_ids, num_experts, groups, segment_length, histogram):
     """Add the segments of `expert_ids` (layer batch seq k) to `histogram` (group layer expert bins), sequence b to
     group `groups[b]`. Per step only the experts of the token that leaves and of the one that enters change; the
-    segments since an expert's last change are counted when it changes again."""
+    segments since an expert's last change are counted when it changes again. A histogram with one row on the expert
+    axis pools the experts."""
     num_layers, batch, seq, k = expert_ids.shape
-    num_experts = histogram.shape[2]
+    apart = 1 if histogram.shape[2] == num_experts else 0
     num_segments = seq - segment_length + 1
     if num_segments < 1:
         return
@@ -32,13 +33,13 @@ def add_segment_histogram(expert_ids, groups, segment_length, histogram):
             for start in range(1, num_segments):
                 for j in range(k):
                     expert = ids[start - 1, j]
-                    into[expert, uses[expert]] += start - since[expert]
+                    into[expert * apart, uses[expert]] += start - since[expert]
                     since[expert] = start
                     uses[expert] -= 1
                 for j in range(k):
                     expert = ids[start + segment_length - 1, j]
-                    into[expert, uses[expert]] += start - since[expert]
+                    into[expert * apart, uses[expert]] += start - since[expert]
                     since[expert] = start
                     uses[expert] += 1
             for expert in range(num_experts):
-                into[expert, uses[expert]] += num_segments - since[expert]
+                into[expert * apart, uses[expert]] += num_segments - since[expert]
