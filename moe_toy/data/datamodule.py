@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
+from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches
 from moe_toy.data.corpus import data_root
 from moe_toy.data.domains import TextSource
 from moe_toy.data.order import TrainingOrder
@@ -27,8 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class DomainDataModule(lightning.LightningDataModule):
-    """Training batches mix the domains by `weights` (null: equally); validation takes the first
-    `validation_samples` blocks of `validation_length` tokens of every domain.
+    """Training batches mix the `domains` of the source (null: all) by `weights` (null: equally).
+
+    Validation takes the first `validation_samples` blocks of `validation_length` tokens of every domain.
 
     Rank r of W takes the r-th of every W micro-batches, so a step trains on the same samples as one rank with W
     times the batch. The only state is the number of samples trained on: a checkpoint taken between optimiser steps
@@ -40,6 +42,7 @@ class DomainDataModule(lightning.LightningDataModule):
         self,
         *,
         source: TextSource,
+        domains: Sequence[str] | None,
         tokenizer: str | None,
         tokenizer_sample_bytes: int,
         vocab_size: int,
@@ -65,7 +68,7 @@ class DomainDataModule(lightning.LightningDataModule):
         ):
             if value < least:
                 raise UserError(f"data.{name}={value} is too small; give at least {least}")
-        self.source = source
+        self.source = source if domains is None else source.select(domains)
         self.vocab_size = vocab_size
         self.sequence_length = sequence_length
         self.batch_size = batch_size
@@ -84,6 +87,9 @@ class DomainDataModule(lightning.LightningDataModule):
         }
         self._resumed_samples = 0
         self._resumed_step = 0
+        if num_workers:
+            # A forked worker that tokenises with threads would hang, and the library warns at each fork.
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -116,8 +122,8 @@ class DomainDataModule(lightning.LightningDataModule):
                     f"{self.sequence_length} tokens; add text, shorten it or set its weight to 0"
                 )
         self.training_order = TrainingOrder(seed=self.seed, sizes=sizes, weights=self._domain_weights)
-        self._training = _Sequences(streams["train"], self.sequence_length, self.training_order)
-        self._validation = _Sequences(
+        self._training = Sequences(streams["train"], self.sequence_length, self.training_order)
+        self._validation = Sequences(
             streams["validation"], self.validation_length, self._validation_blocks(streams["validation"])
         )
 
@@ -128,20 +134,27 @@ class DomainDataModule(lightning.LightningDataModule):
         return torch.nn.functional.pad(self.tokenizer.token_bytes, (0, unused))
 
     def train_dataloader(self) -> DataLoader[TokenBatch]:
-        return _TrainingLoader(
+        sampler = TrainingSampler(
+            first=lambda: self.num_samples,
+            num_batches=self._batches_per_epoch,
+            batch_size=self.batch_size,
+            rank=self._rank,
+            num_ranks=self._num_ranks,
+        )
+        return TrainingLoader(
             self._training,
             batch_size=self.batch_size,
-            sampler=_TrainingSampler(self),
-            collate_fn=_collate,
+            sampler=sampler,
+            collate_fn=collate,
             num_workers=self.num_workers,
         )
 
     def val_dataloader(self) -> DataLoader[TokenBatch]:
-        batches = _even_batches(len(self._validation), self.validation_batch_size, self._num_ranks)
+        batches = even_batches(len(self._validation), self.validation_batch_size, self._num_ranks)
         return DataLoader(
             self._validation,
             batch_sampler=batches[self._rank :: self._num_ranks],
-            collate_fn=_collate,
+            collate_fn=collate,
             num_workers=self.num_workers,
         )
 
@@ -165,7 +178,7 @@ class DomainDataModule(lightning.LightningDataModule):
         if unknown := [name for name in self.weights if name not in self.domains]:
             raise UserError(f"data.weights names {', '.join(unknown)}; the domains are {', '.join(self.domains)}")
         weights = [float(self.weights.get(domain, 0.0)) for domain in self.domains]
-        if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < float("inf"):
             raise UserError(f"data.weights={dict(self.weights)} must be finite, not negative and not all 0")
         return weights
 
@@ -194,75 +207,18 @@ class DomainDataModule(lightning.LightningDataModule):
         return self.trainer.global_rank if self.trainer is not None else 0
 
     @property
+    def _accumulated_batches(self) -> int:
+        return self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+
+    @property
     def _samples_per_step(self) -> int:
-        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
-        return self.batch_size * self._num_ranks * accumulate
+        return self.batch_size * self._num_ranks * self._accumulated_batches
 
     @property
     def _batches_per_epoch(self) -> int:
         """Micro-batches of this rank: the whole run if `max_steps` says how long that is, else the whole steps of
         one pass over the training text."""
-        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+        steps = max(1, len(self.training_order) // self._samples_per_step)
         if self.trainer is not None and self.trainer.max_steps > 0:
-            return self.trainer.max_steps * accumulate
-        return max(1, len(self._training) // self._samples_per_step) * accumulate
-
-
-class _Sequences(Dataset[tuple[Tensor, int]]):
-    """The i-th sequence and its domain, where `order` says which that is."""
-
-    def __init__(
-        self, streams: Sequence[TokenStream], length: int, order: TrainingOrder | list[tuple[int, int]]
-    ) -> None:
-        self.streams, self.length, self.order = streams, length, order
-
-    def __len__(self) -> int:
-        if isinstance(self.order, TrainingOrder):
-            return sum(self.order.sizes)
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        domain, block = self.order[index]
-        return self.streams[domain].block(block, self.length), domain
-
-
-class _TrainingSampler(Sampler[int]):
-    """This rank's sample numbers, from the first that is not trained on yet."""
-
-    def __init__(self, datamodule: DomainDataModule) -> None:
-        self.datamodule = datamodule
-
-    def __len__(self) -> int:
-        return self.datamodule._batches_per_epoch * self.datamodule.batch_size
-
-    def __iter__(self) -> Iterator[int]:
-        data = self.datamodule
-        stride = data.batch_size * data._num_ranks
-        start = data.num_samples + data._rank * data.batch_size
-        for batch in range(data._batches_per_epoch):
-            first = start + batch * stride
-            yield from range(first, first + data.batch_size)
-
-
-class _TrainingLoader(DataLoader):
-    """Tells Lightning that it may resume within an epoch; the position itself is the data module's."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        pass
-
-
-def _even_batches(num_samples: int, batch_size: int, num_ranks: int) -> list[list[int]]:
-    """Batches of about `batch_size` in order, as many for each rank: ranks that meet in a collective operation per
-    batch must not wait for one that has none. No sample is left out or given twice."""
-    if num_samples < num_ranks:
-        raise UserError(f"{num_samples} validation blocks cannot feed {num_ranks} ranks; raise data.validation_samples")
-    per_rank = min(-(-num_samples // (batch_size * num_ranks)), num_samples // num_ranks)
-    return [part.tolist() for part in np.array_split(np.arange(num_samples), per_rank * num_ranks)]
-
-
-def _collate(samples: list[tuple[Tensor, int]]) -> TokenBatch:
-    sequences, domains = zip(*samples, strict=True)
-    return TokenBatch(torch.stack(sequences), torch.tensor(domains))
+            steps = self.trainer.max_steps
+        return steps * self._accumulated_batches

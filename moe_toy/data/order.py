@@ -31,6 +31,10 @@ class TrainingOrder:
         if empty := [domain for domain, size in enumerate(sizes) if size < 1 and self.places[domain]]:
             raise UserError(f"domain number {empty[0]} has no training sequence; add text or set its weight to 0")
 
+    def __len__(self) -> int:
+        """Samples of one pass: as many as there are sequences. Numbers beyond go on to the next pass."""
+        return sum(self.sizes)
+
     def __getitem__(self, sample: int) -> tuple[int, int]:
         block, position = divmod(sample, BLOCK)
         domains, ranks = _shuffled_places(self.seed, block, self.places)

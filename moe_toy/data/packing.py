@@ -7,7 +7,6 @@ length is cut from the same file, so only a new text or tokenizer costs another 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -94,7 +93,7 @@ def _complete(streams: dict[Split, list[TokenStream]]) -> bool:
 
 
 def _write(documents: Iterator[str], tokenizer: Tokenizer, stream: TokenStream) -> None:
-    part = stream.path.with_suffix(f".{os.getpid()}.part")
+    part = stream.path.with_suffix(".part")
     with part.open("wb") as file:
         while texts := list(islice(documents, DOCUMENTS_AT_ONCE)):
             for ids in tokenizer.encode(texts):

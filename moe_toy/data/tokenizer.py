@@ -5,24 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import tokenizers
 import torch
 from filelock import FileLock
 from jaxtyping import Int
+from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from moe_toy.data.domains import TextSource
 from moe_toy.errors import UserError
-
-if TYPE_CHECKING:
-    import tokenizers
-
-    from moe_toy.data.domains import TextSource
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +26,6 @@ EOS = "<|endoftext|>"
 EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>")
 """What known byte-level tokenizers call it; the first that a tokenizer has is taken."""
 NUM_BYTES = 256
-
-# Said aloud so that the library does not warn about workers forked later; they never tokenise.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 class Tokenizer:
@@ -48,8 +41,6 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        import tokenizers  # noqa: PLC0415
-
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
         except UserError as error:
@@ -86,9 +77,6 @@ class Tokenizer:
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE tokenizer of exactly `vocab_size` entries: EOS (id 0), the 256 bytes and the merges."""
-    import tokenizers  # noqa: PLC0415
-    from tokenizers import decoders, models, pre_tokenizers, trainers  # noqa: PLC0415
-
     if vocab_size <= NUM_BYTES:
         raise UserError(f"data.vocab_size={vocab_size} is too small; {NUM_BYTES} bytes and EOS need {NUM_BYTES + 1}")
     backend = tokenizers.Tokenizer(models.BPE())
@@ -153,8 +141,6 @@ def _balanced_sample(source: TextSource, sample_bytes: int) -> Iterator[str]:
 
 
 def _from_hub(name: str) -> Tokenizer:
-    import tokenizers  # noqa: PLC0415
-
     try:
         return Tokenizer(tokenizers.Tokenizer.from_pretrained(name))
     except Exception as error:  # transport and parser each raise their own kinds

@@ -1,0 +1,113 @@
+"""Domains from the Hugging Face hub, or from anything else that `datasets.load_dataset` can stream."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from moe_toy.data import corpus
+from moe_toy.data.domains import SPLITS, Split, TextSource, digest, files_fingerprint, is_validation
+from moe_toy.data.readers import quiet_datasets, read_parquet
+from moe_toy.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class HubDomains(TextSource):
+    """The head of one Hugging Face data set per domain, streamed once and kept as parquet under `root`.
+
+    `datasets` maps a domain to the arguments of `datasets.load_dataset`; `split` is `train` unless said. Reading
+    stops at `max_documents` or `max_bytes` of a domain, whichever comes first.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None,
+        datasets: Mapping[str, Mapping[str, Any]],
+        text_column: str,
+        max_documents: int | None,
+        max_bytes: int | None,
+        validation_fraction: float,
+    ) -> None:
+        if not 0 < validation_fraction < 1:
+            raise UserError(f"data.source.validation_fraction={validation_fraction} must lie between 0 and 1")
+        self.domains = tuple(datasets)
+        self.datasets = {domain: dict(arguments) for domain, arguments in datasets.items()}
+        self.text_column = text_column
+        self.limits = max_documents, max_bytes
+        self.validation_fraction = validation_fraction
+        self.folder = corpus.data_root(root) / "hub"
+
+    def check(self) -> None:
+        pass  # whether the hub answers is known only by asking it
+
+    def prepare(self) -> None:
+        for domain in self.domains:
+            folder = self._domain_folder(domain)
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "lock"):
+                # Train is moved in last: where it is, the domain is complete.
+                if not (folder / f"{domain}-train.parquet").exists():
+                    self._fetch(domain, folder)
+
+    def documents(self, domain: str, split: Split) -> Iterator[str]:
+        return read_parquet(self._domain_folder(domain) / f"{domain}-{split}.parquet")
+
+    def fingerprint(self) -> str:
+        folders = [(domain, self._domain_folder(domain)) for domain in self.domains]
+        return files_fingerprint(folder / f"{domain}-{split}.parquet" for domain, folder in folders for split in SPLITS)
+
+    def _domain_folder(self, domain: str) -> Path:
+        request = [self.datasets[domain], self.text_column, self.limits, self.validation_fraction]
+        return self.folder / f"{domain}-{digest(json.dumps(request, sort_keys=True, default=str))}"
+
+    def _fetch(self, domain: str, folder: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        log.info("Streaming %s: %s", domain, self.datasets[domain])
+        schema = pa.schema({"text": pa.string()})
+        parts = {split: folder / f"{split}.part" for split in SPLITS}
+        writers = {split: pq.ParquetWriter(part, schema) for split, part in parts.items()}
+        texts = self._head(domain)
+        while batch := list(islice(texts, 1000)):
+            for split, writer in writers.items():
+                held_out = split == "validation"
+                kept = [text for text in batch if is_validation(text, self.validation_fraction) == held_out]
+                writer.write_table(pa.table({"text": kept}, schema))
+        for split in reversed(SPLITS):
+            writers[split].close()
+            parts[split].replace(folder / f"{domain}-{split}.parquet")
+
+    def _head(self, domain: str) -> Iterator[str]:
+        max_documents, max_bytes = self.limits
+        num_bytes = 0
+        for row in islice(self._stream(domain), max_documents):
+            if self.text_column not in row:
+                raise UserError(
+                    f"{domain}: {self.datasets[domain]} has no column {self.text_column!r}, only {', '.join(row)};"
+                    " set data.source.text_column"
+                )
+            text = row[self.text_column]
+            if text and text.strip():
+                yield text
+                num_bytes += len(text.encode())
+            if max_bytes is not None and num_bytes >= max_bytes:
+                return
+
+    def _stream(self, domain: str) -> Iterator[dict[str, Any]]:
+        try:
+            yield from quiet_datasets().load_dataset(**{"split": "train", **self.datasets[domain]}, streaming=True)
+        except Exception as error:  # transport, hub and builders each raise their own kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"{domain}: cannot read {self.datasets[domain]} ({reason}); check the name and the network, or use"
+                " data=files with local text"
+            ) from error

@@ -1,0 +1,105 @@
+"""Documents from files: .txt, .jsonl (a `text` field), .parquet (a `text` column).
+
+A file that cannot be read is the user's to mend, so every error names the file and the place in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from moe_toy.errors import UserError
+
+FILE_TYPES = (".txt", ".jsonl", ".parquet")
+
+
+def read_documents(path: Path, max_characters: int) -> Iterator[str]:
+    """Non-empty texts. A .txt file longer than `max_characters` is several, cut at blank lines."""
+    if path.suffix == ".parquet":
+        texts = read_parquet(path)
+    elif path.suffix == ".jsonl":
+        texts = _read_jsonl(path)
+    else:
+        texts = _pieces(_lines(path), max_characters)
+    return (text for text in texts if text.strip())
+
+
+def check_file(path: Path) -> None:
+    """Whether it can be read: encoding of the whole file, or the columns; a few hundred MB a second."""
+    if path.suffix == ".parquet":
+        _check_parquet(path)
+    else:
+        deque(_lines(path), maxlen=0)
+
+
+def read_parquet(path: Path) -> Iterator[str]:
+    _check_parquet(path)
+    datasets = quiet_datasets()
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # seconds that only streams over a network need
+    stream = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True, columns=["text"])
+    return (row["text"] for row in stream if row["text"])
+
+
+def quiet_datasets() -> Any:
+    """The library, imported late since it takes seconds, quiet, and without its call to count local reads."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    return datasets
+
+
+def _read_jsonl(path: Path) -> Iterator[str]:
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path} line {number} is not JSON ({error.msg}): {line.strip()[:60]!r}; fix it") from None
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise UserError(f"{path} line {number} has no string `text`: {line.strip()[:60]!r}; add the field")
+        yield row["text"].encode("utf-8", "replace").decode()  # JSON may spell halves of characters
+
+
+def _pieces(lines: Iterable[str], max_characters: int) -> Iterator[str]:
+    """Cut at the first blank line after `max_characters`, or at any line after twice as many."""
+    piece: list[str] = []
+    size = 0
+    for line in lines:
+        if size > max_characters and (not line.strip() or size > 2 * max_characters):
+            yield "".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    yield "".join(piece)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}: byte {offset + error.start} is not UTF-8 ({line[error.start]:#04x}); convert the file,"
+                    " for example with iconv"
+                ) from None
+            yield text if offset else text.removeprefix("\ufeff")
+            offset += len(line)
+
+
+def _check_parquet(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = pq.read_schema(path).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a parquet file ({str(error).splitlines()[0]}); write it again") from None
+    if "text" not in columns:
+        raise UserError(f"{path} has no column `text`, only {', '.join(columns)}; rename the one with the text")

@@ -1,0 +1,214 @@
+"""Sources of text: what they read, how they split, what they refuse."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from moe_toy.data import corpus
+from moe_toy.data.domains import CorpusDomains, FileDomains
+from moe_toy.errors import UserError
+
+
+def files(path, validation_fraction=0.3, max_characters=1000):
+    return FileDomains(path=path, validation_fraction=validation_fraction, max_characters=max_characters)
+
+
+def check_and_read(source):
+    source.check()
+    for domain in source.domains:
+        list(source.documents(domain, "train"))
+
+
+def write_jsonl(path, texts):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+
+
+def write_parquet(path, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+
+
+def test_each_file_or_folder_is_a_domain_and_three_types_are_read(tmp_path):
+    (tmp_path / "prose.txt").write_text("Once upon a time.")
+    write_jsonl(tmp_path / "posts" / "2020" / "a.jsonl", ["one", "two", " "])
+    write_parquet(tmp_path / "posts" / "b.parquet", text=["three", "", None], other=[1, 2, 3])
+    (tmp_path / ".DS_Store").write_text("")
+    source = files(tmp_path)
+    source.check()
+    assert source.domains == ("posts", "prose")
+    texts = [*source.documents("posts", "train"), *source.documents("posts", "validation")]
+    assert sorted(texts) == ["one", "three", "two"]
+
+
+def test_the_split_depends_on_the_text_alone(tmp_path):
+    texts = [f"document {i}" for i in range(200)]
+    write_jsonl(tmp_path / "x.jsonl", texts)
+    train, validation = (set(files(tmp_path).documents("x", split)) for split in ("train", "validation"))
+    assert train | validation == set(texts)
+    assert not train & validation
+    assert 30 < len(validation) < 90
+    write_jsonl(tmp_path / "x.jsonl", [*texts[::-1], "more"])
+    assert validation <= set(files(tmp_path).documents("x", "validation"))
+
+
+def test_folders_named_train_and_validation_are_the_split(tmp_path):
+    write_jsonl(tmp_path / "train" / "x.jsonl", ["a", "b"])
+    write_jsonl(tmp_path / "validation" / "x.jsonl", ["c"])
+    source = files(tmp_path)
+    assert source.domains == ("x",)
+    assert list(source.documents("x", "train")) == ["a", "b"]
+    assert list(source.documents("x", "validation")) == ["c"]
+
+
+def test_a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
+    book = "\n\n".join(f"Paragraph {i} " + "word " * 20 for i in range(200))
+    (tmp_path / "book.txt").write_text(book)
+    source = files(tmp_path)
+    pieces = [*source.documents("book", "train"), *source.documents("book", "validation")]
+    assert len(pieces) > 10
+    assert max(map(len, pieces)) < 1200
+    assert sum(map(len, pieces)) == len(book)
+
+
+def test_domains_can_be_chosen(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(name)
+    assert files(tmp_path).select(["c", "a"]).domains == ("c", "a")
+
+
+def test_the_fingerprint_changes_with_the_text_and_the_split(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    before = files(tmp_path).fingerprint()
+    assert files(tmp_path).fingerprint() == before
+    assert files(tmp_path, validation_fraction=0.5).fingerprint() != before
+    (tmp_path / "a.txt").write_text("two, longer")
+    assert files(tmp_path).fingerprint() != before
+
+
+def test_halves_of_characters_in_json_do_not_break_encoding(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x\\ud800y"}')
+    texts = [*files(tmp_path).documents("a", "train"), *files(tmp_path).documents("a", "validation")]
+    assert texts == ["x?y"]
+
+
+def corrupt_encoding(path):
+    (path / "a.txt").write_bytes(b"fine\nline\n\xff oops")
+
+
+def not_json(path):
+    (path / "a.jsonl").write_text('{"text": "fine"}\n{"text": ')
+
+
+def no_text_field(path):
+    (path / "a.jsonl").write_text('{"text": "fine"}\n\n{"body": "x"}')
+
+
+def empty_file(path):
+    (path / "a.txt").write_text("")
+
+
+def unknown_type(path):
+    (path / "a.docx").write_text("x")
+
+
+def not_parquet(path):
+    (path / "a.parquet").write_text("x")
+
+
+def no_text_column(path):
+    write_parquet(path / "a.parquet", body=["x"])
+
+
+def only_train(path):
+    write_jsonl(path / "train" / "a.jsonl", ["x"])
+
+
+def domain_without_validation(path):
+    write_jsonl(path / "train" / "a.jsonl", ["x"])
+    write_jsonl(path / "train" / "b.jsonl", ["x"])
+    write_jsonl(path / "validation" / "a.jsonl", ["x"])
+
+
+def nothing(path):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (corrupt_encoding, r"a.txt: byte 10 is not UTF-8 \(0xff\)"),
+        (not_json, r"a.jsonl line 2 is not JSON"),
+        (no_text_field, r"a.jsonl line 3 has no string `text`: '{\"body\": \"x\"}'"),
+        (empty_file, r"a.txt is empty"),
+        (unknown_type, r"a.docx: unknown file type '.docx'; use .txt, .jsonl, .parquet"),
+        (not_parquet, r"a.parquet is not a parquet file"),
+        (no_text_column, r"a.parquet has no column `text`, only body"),
+        (only_train, r"has train/ but no validation/"),
+        (domain_without_validation, r"validation has no text for b"),
+        (nothing, r"holds no text"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_bad_folder_is_one_line_that_names_the_place(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        check_and_read(files(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        files(tmp_path / "nowhere").check()
+    with pytest.raises(UserError, match=r"data.source.path is not set"):
+        files(None).check()
+
+
+@pytest.mark.parametrize("domains", [["a", "x"], [], ["a", "a"]], ids=["unknown", "none", "twice"])
+def test_a_wrong_choice_of_domains_is_refused(tmp_path, domains):
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(UserError, match=r"data.domains"):
+        files(tmp_path).select(domains)
+
+
+@pytest.fixture
+def assembled(tmp_path, monkeypatch):
+    """A tiny corpus in place of the real one; gives the calls that assembled it."""
+    calls = []
+
+    def assemble(root, *, domains=None, archives=None):
+        calls.append((root, domains, archives))
+        for domain in domains:
+            for split in ("train", "validation"):
+                write_parquet(root / f"{domain}-{split}.parquet", text=[f"{domain} {split}"])
+        return root
+
+    def read_manifest(folder):
+        return {path.stem: {"rows_sha256": path.stem} for path in folder.glob("*.parquet")}
+
+    monkeypatch.setattr(corpus, "assemble", assemble)
+    monkeypatch.setattr(corpus, "read_manifest", read_manifest)
+    return calls
+
+
+def test_the_corpus_is_assembled_once_with_the_domains_asked_for(tmp_path, assembled):
+    source = CorpusDomains(root=tmp_path, archives=None).select(["wiki", "web"])
+    source.check()
+    assert not assembled
+    source.prepare()
+    assert list(source.documents("wiki", "validation")) == ["wiki validation"]
+    assert source.fingerprint() != source.select(["web"]).fingerprint()
+    assert assembled[0] == (tmp_path, ("wiki", "web"), None)
+
+
+def test_the_corpus_has_all_domains_unless_told():
+    assert CorpusDomains(root=None, archives=None).domains == tuple(corpus.DOMAINS)
+
+
+def test_a_wrong_corpus_configuration_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"data.domains names wkii; available are web, "):
+        CorpusDomains(root=None, archives=None).select(["wkii"])
+    with pytest.raises(UserError, match=r"data.source.archives=.*nowhere is not a folder"):
+        CorpusDomains(root=None, archives=tmp_path / "nowhere").check()
