@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from moe_toy.command_line import run_checked
 
 if TYPE_CHECKING:
-    from moe_toy.data.datamodule import DomainDataModule
     from moe_toy.model.transformer import MoETransformer
 
 # Heavy imports stay inside functions, so that --help answers at once.
@@ -30,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    data = build_data(cfg)
+    data = instantiate(cfg.data)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
     loggers = list(instantiate(cfg.logger).values())
     trainer = instantiate(cfg.trainer, callbacks=list(instantiate(cfg.callbacks).values()), logger=loggers)
@@ -62,19 +61,12 @@ def check(cfg: DictConfig) -> None:
             )
     if cfg.ckpt_path is not None:
         check_fits(Path(cfg.ckpt_path), model)
-    build_data(cfg).check()
+    instantiate(cfg.data).check()
 
 
 def prepare(cfg: DictConfig) -> None:
     """Assemble the text, train the tokenizer and tokenize, unless that is done: it may fail for want of a network."""
-    build_data(cfg).prepare_data()
-
-
-def build_data(cfg: DictConfig) -> "DomainDataModule":
-    """`data.domains`, `data.path` and the like are short names for what `data.source` reads by interpolation."""
-    options = OmegaConf.to_container(cfg.data, resolve=True)
-    short_names = options["source"].keys() - {"_target_", "root"}
-    return instantiate({key: value for key, value in options.items() if key not in short_names})
+    instantiate(cfg.data).prepare_data()
 
 
 def build_model(cfg: DictConfig) -> "MoETransformer":

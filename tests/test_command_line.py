@@ -49,8 +49,8 @@ def complain(monkeypatch, tmp_path, capsys):
         (["balance.scope=layer"], ["balance.scope", "'sequence', 'micro_batch' or 'global_batch'", "'layer'"]),
         (["data.sequence_length=4096"], ["data.sequence_length (4096) exceeds model.max_seq_len (1024)"]),
         (["ckpt_path=nowhere.ckpt"], ["ckpt_path: no such file, given nowhere.ckpt"]),
-        (["data=files"], ["data.path"]),
-        (["data=files", "data.path=nowhere"], ["nowhere", "not a folder"]),
+        (["data=files"], ["data.source.path"]),
+        (["data=files", "data.source.path=nowhere"], ["nowhere", "not a folder"]),
         (["data.domains=[books,novels]"], ["novels", "books"]),
         (["-m", "moe.top_k=4,65"], ["moe.top_k (65)"]),
         (["trainer.max_steps=[1"], ["trainer.max_steps=[1"]),
@@ -90,7 +90,11 @@ def test_multirun_spans_the_grid_and_leaves_hydra_keys_alone():
 
 @pytest.mark.parametrize(
     ("overrides", "name"),
-    [("", "default"), ("moe=few_experts,seed=1", "moe=few_experts,seed=1"), ("data.path=/a b/c", "data.path=-a-b-c")],
+    [
+        ("", "default"),
+        ("moe=few_experts,seed=1", "moe=few_experts,seed=1"),
+        ("data.source.path=/a b/c", "data.source.path=-a-b-c"),
+    ],
 )
 def test_run_names_are_safe_as_folders(overrides, name):
     assert run_name(overrides) == name

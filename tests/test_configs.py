@@ -38,7 +38,7 @@ def test_every_config_file_composes_and_builds(compose_run, path, tmp_path):
     if path.parent.name == "trainer":
         overrides += ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=1"]
     if path.parent.name == "data":
-        overrides += [f"data.root={tmp_path}", *(["data.path=" + str(tmp_path)] if path.name == "files" else [])]
+        overrides += [f"data.root={tmp_path}", *(["data.source.path=" + str(tmp_path)] if path.name == "files" else [])]
     cfg = compose_run(*overrides)
     model = train.build_model(cfg)
     assert model.config.vocab_size == cfg.data.vocab_size

@@ -33,7 +33,7 @@ class MoEConfig:
     z_loss_coefficient: NonNegativeFloat
     """Weight of the mean squared log-sum-exp of the router logits, summed over layers."""
     backend: Literal["auto", "grouped", "loop"]
-    """How expert matrices are multiplied; `auto` is `grouped` where the device and dtype have it."""
+    """How expert matrices are multiplied; `auto` is `grouped` where device, dtype and widths have it."""
 
     @model_validator(mode="after")
     def _check(self) -> "MoEConfig":

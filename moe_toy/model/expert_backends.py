@@ -3,8 +3,7 @@
 Rows come sorted by expert; `counts[e]` of them belong to expert e. Both ways give equal values and gradients.
 """
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+ALIGNMENT = 16
+"""Bytes that the rows of every matrix must be a multiple of in `grouped_mm`."""
 
 ExpertLinear = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -37,16 +37,20 @@ def grouped_linear(
     return F.grouped_mm(rows, weight, offs=counts.cumsum(0).int())
 
 
-def pick_backend(name: Literal["auto", "grouped", "loop"], device: torch.device, dtype: torch.dtype) -> ExpertLinear:
-    """`auto` takes the grouped product where this device and dtype have it, else the loop."""
-    if name == "loop" or (name == "auto" and not _has_grouped(device.type, dtype)):
-        return loop_linear
-    return grouped_linear
+def pick_backend(
+    name: Literal["auto", "grouped", "loop"], device: torch.device, dtype: torch.dtype, widths: Sequence[int]
+) -> ExpertLinear:
+    """`auto` takes the grouped product where this device, dtype and the matrices' `widths` have it, else the loop."""
+    if name == "grouped" or (name == "auto" and _has_grouped(device.type, dtype, widths)):
+        return grouped_linear
+    return loop_linear
 
 
-def _has_grouped(device_type: str, dtype: torch.dtype) -> bool:
+def _has_grouped(device_type: str, dtype: torch.dtype, widths: Sequence[int]) -> bool:
     if torch.compiler.is_compiling() or not hasattr(F, "grouped_mm"):
         return False  # fp32 grouped_mm fails under torch.compile in torch 2.13
+    if any(width * dtype.itemsize % ALIGNMENT for width in widths):
+        return False
     if device_type == "cuda":
         return dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (8, 0)
     return device_type == "cpu" and dtype in (torch.float32, torch.bfloat16)

@@ -33,7 +33,7 @@ class Experts(nn.Module):
         if torch.is_autocast_enabled(x.device.type):  # the grouped product does not cast by itself
             dtype = torch.get_autocast_dtype(x.device.type)
             tokens, gate_up, down = tokens.to(dtype), gate_up.to(dtype), down.to(dtype)
-        expert_linear = pick_backend(self.backend, tokens.device, tokens.dtype)
+        expert_linear = pick_backend(self.backend, tokens.device, tokens.dtype, (*gate_up.shape[1:], *down.shape[1:]))
 
         order, position, counts = sort_by_expert(rearrange(expert_ids, "batch seq k -> (batch seq) k"), len(down))
         rows = tokens.index_select(0, order // expert_ids.shape[-1])

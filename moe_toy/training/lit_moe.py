@@ -19,7 +19,8 @@ class LitMoE(LightningModule):
     """Steps return `{"loss", "trace"}` (training) or `{"token_losses", "trace"}` (validation) for callbacks.
 
     Logs `train/loss` (cross-entropy in nats per token, without auxiliary losses), `train/load_balance_loss`
-    (1 at perfect balance) and `train/z_loss`, the last two as mean over MoE layers before their coefficients.
+    (1 at perfect balance) and `train/z_loss`, these two as mean over MoE layers before their coefficients, and
+    `train/lr`.
     """
 
     def __init__(self, model: MoETransformer, optimizer: OptimizerConfig) -> None:
@@ -33,6 +34,7 @@ class LitMoE(LightningModule):
         output = self.model(batch.token_ids)
         loss = next_token_losses(output.logits, batch.token_ids).mean()
         self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
         self.log_dict({f"train/{name}": value for name, value in output.aux_terms.items()})
         return {"loss": loss + output.aux_loss, "trace": output.trace.with_domains(batch.domain_ids)}
 
@@ -49,7 +51,8 @@ class LitMoE(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.model, self.optimizer_config)
-        total_steps = int(self.trainer.estimated_stepping_batches)
+        max_steps = self.trainer.max_steps
+        total_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)
         schedule = build_schedule(optimizer, self.optimizer_config, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

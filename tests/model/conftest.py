@@ -31,7 +31,7 @@ MODEL = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_config():
     """`make_config(num_layers=3, top_k=1)`: a tiny model config with some numbers changed."""
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from pydantic import ValidationError
-from tests.paths import CONF
 
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.transformer import MoETransformer
+from tests.paths import CONF
 
 # config: total, active (both embeddings included), active without embeddings; Liang et al. 2025, toy models
 PAPER_COUNTS = {

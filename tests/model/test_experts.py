@@ -17,7 +17,7 @@ def naive_experts(experts: Experts, x, expert_ids, weights):
     return y
 
 
-@pytest.fixture()
+@pytest.fixture
 def problem(make_config):
     """Experts and inputs in float64; one expert serves nobody."""
     torch.manual_seed(0)
@@ -55,10 +55,13 @@ def test_backends_are_equal_in_values_and_gradients():
         torch.testing.assert_close(loop, grouped)
 
 
-def test_auto_takes_the_loop_where_the_grouped_product_has_no_kernel():
-    cpu = torch.device("cpu")
-    assert expert_backends.pick_backend("auto", cpu, torch.float64) is expert_backends.loop_linear
-    assert expert_backends.pick_backend("auto", cpu, torch.float32) is expert_backends.grouped_linear
+@pytest.mark.parametrize(
+    ("dtype", "widths", "grouped"),
+    [(torch.float32, (16, 8), True), (torch.float32, (16, 6), False), (torch.float64, (16, 8), False)],
+)
+def test_auto_takes_the_loop_where_the_grouped_product_has_no_kernel(dtype, widths, grouped):
+    backend = expert_backends.pick_backend("auto", torch.device("cpu"), dtype, widths)
+    assert backend is (expert_backends.grouped_linear if grouped else expert_backends.loop_linear)
 
 
 def test_experts_follow_autocast(problem):

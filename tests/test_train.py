@@ -1,0 +1,141 @@
+"""Whole runs of `train.py` on small text: what they leave behind, and that resuming changes nothing."""
+
+import random
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import train
+from moe_toy.command_line import run_name
+from tests.paths import CONF
+
+SMALL = [
+    "data=files",
+    "data.vocab_size=300",
+    "data.tokenizer_sample_bytes=20000",
+    "data.sequence_length=32",
+    "data.batch_size=4",
+    "data.validation_length=64",
+    "data.validation_samples=2",
+    "model.hidden_size=32",
+    "model.num_layers=2",
+    "model.ffn_budget=128",
+    "trainer.enable_progress_bar=false",
+    "trainer.log_every_n_steps=1",
+    "optimizer.warmup_steps=2",
+    "threads=1",
+]
+EIGHT_EXPERTS = ["moe.num_experts=8", "moe.top_k=2"]
+WORDS = {
+    "fruit": ["apple", "pear", "plum", "cherry", "grape", "melon", "peach", "fig"],
+    "numbers": ["one", "two", "three", "four", "five", "six", "seven", "eight"],
+}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Two domains of random words."""
+    folder = tmp_path_factory.mktemp("texts")
+    for domain, words in WORDS.items():
+        draw = random.Random(domain)
+        documents = [" ".join(draw.choices(words, k=120)) for _ in range(60)]
+        (folder / f"{domain}.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in documents))
+    return folder
+
+
+@pytest.fixture
+def run(texts, tmp_path):
+    """`run("name", "trainer.max_steps=3")`: train in a directory of that name, and return it."""
+    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
+
+    def train_in(name: str, *overrides: str, moe: list[str] = EIGHT_EXPERTS):
+        run_dir = tmp_path / name
+        run_dir.mkdir()
+        places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}", f"run_dir={run_dir}", f"name={name}"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", [*SMALL, *places, *moe, *overrides])
+        train.check(cfg)
+        train.prepare(cfg)
+        train.main.__wrapped__(cfg)
+        return run_dir
+
+    return train_in
+
+
+def weights(run_dir) -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run):
+    run_dir = run("whole", "trainer.max_steps=30", "logger=csv")
+    metrics = pd.read_csv(run_dir / "metrics.csv")
+    losses = metrics["val/loss"].dropna()
+    assert losses.iloc[-1] < losses.iloc[0] - 1
+    validated = metrics.dropna(subset="val/loss").step.tolist()
+    assert validated == [0, *range(3, 31, 3)]  # the untrained model, then ten times
+    assert {"routing/srp@16", "routing/srp@4/layer_01", "routing/srp@16/layer_01", "routing/srp@16/fruit"} & set(
+        metrics.columns
+    ) == {"routing/srp@16", "routing/srp@16/layer_01", "routing/srp@16/fruit"}
+    config = yaml.safe_load((run_dir / "config.yaml").read_text())
+    assert config["model"]["vocab_size"] == 300  # interpolations are resolved
+    assert (run_dir / "curves.png").stat().st_size > 10_000
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_resuming_in_the_middle_gives_the_weights_of_the_uninterrupted_run(run):
+    common = ["trainer.max_steps=6", "logger=csv", "callbacks=none", "trainer.accumulate_grad_batches=2"]
+    keep_all = ["callbacks.checkpoint.save_top_k=-1", "callbacks.checkpoint.filename='step-{step}'"]
+    whole = run("whole", *common, *keep_all, "trainer.val_check_interval=4")
+    rest = run("rest", *common, f"ckpt_path={whole}/checkpoints/step-4.ckpt")
+    resumed = pd.read_csv(rest / "metrics.csv").dropna(subset="train/loss")
+    assert resumed.step.min() >= 4
+    for name, expected in weights(whole).items():
+        torch.testing.assert_close(weights(rest)[name], expected, rtol=0, atol=0)
+
+
+def test_wandb_runs_offline_with_curves_and_pictures(run):
+    run_dir = run("offline", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=wandb")
+    (offline,) = (run_dir / "wandb").glob("offline-run-*")
+    assert list(offline.glob("*.wandb"))
+    assert list((offline / "files" / "media" / "images" / "routing").glob("experts_by_domain_*.png"))
+    assert (run_dir / "metrics.csv").exists()
+
+
+def test_tensorboard_gets_the_same(run):
+    run_dir = run("board", "trainer.max_steps=1", "logger=tensorboard")
+    assert list((run_dir / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_no_logger_still_leaves_a_checkpoint(run):
+    run_dir = run("silent", "trainer.max_steps=1", "logger=none")
+    assert (run_dir / "checkpoints" / "last.ckpt").exists()
+    assert not (run_dir / "metrics.csv").exists()
+
+
+def test_the_last_step_is_validated_when_it_is_off_the_beat(run):
+    run_dir = run("odd", "trainer.max_steps=5", "trainer.val_check_interval=2", "logger=csv")
+    assert pd.read_csv(run_dir / "metrics.csv").dropna(subset="val/loss").step.tolist() == [0, 2, 4, 5]
+
+
+def test_a_checkpoint_of_another_shape_is_refused(run):
+    run_dir = run("first", "trainer.max_steps=1", "logger=none")
+    with pytest.raises(ValueError, match=r"does not fit this model: blocks.0.ffn.experts.down is \(8, 16, 32\)"):
+        run("second", "moe.num_experts=4", f"ckpt_path={run_dir}/checkpoints/last.ckpt")
+
+
+@pytest.mark.parametrize("balance", ["none", "sequence", "global_batch", "loss_free"])
+def test_every_balancing_scheme_trains(run, balance):
+    run_dir = run(balance, f"balance={balance}", "trainer.max_steps=2", "logger=csv", "callbacks=none")
+    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+
+
+@pytest.mark.parametrize(
+    "moe", ["few_experts", "many_active", "shared_experts", "two_shared_experts", "dense_first", "dense_alternate_slim"]
+)
+def test_every_variant_trains(run, moe):
+    run_dir = run(moe, "trainer.max_steps=2", "logger=csv", "callbacks=none", moe=[f"moe={moe}"])
+    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
