@@ -65,6 +65,7 @@ class DomainDataModule(lightning.LightningDataModule):
             ("validation_samples", validation_samples, 1),
             ("tokenizer_sample_bytes", tokenizer_sample_bytes, 1),
             ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
         ):
             if value < least:
                 raise UserError(f"data.{name}={value} is too small; give at least {least}")
@@ -103,8 +104,13 @@ class DomainDataModule(lightning.LightningDataModule):
     def prepare_data(self) -> None:
         self.check()
         self.source.prepare()
-        path = prepare_tokenizer(self.source, **self._tokenizer_options)
-        tokenize(self.source, Tokenizer.load(path), self.root)
+        try:
+            path = prepare_tokenizer(self.source, **self._tokenizer_options)
+            tokenize(self.source, Tokenizer.load(path), self.root)
+        except OSError as error:
+            raise UserError(
+                f"cannot keep tokens under data.root={self.root} ({error}); choose another with MOE_TOY_DATA"
+            ) from error
 
     def setup(self, stage: str | None = None) -> None:
         self.tokenizer = Tokenizer.load(tokenizer_path(self.source, **self._tokenizer_options))
