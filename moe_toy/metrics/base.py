@@ -42,14 +42,19 @@ class RoutingMetric(CountingMetric):
         self.num_experts = num_experts
         self.num_domains = num_domains
 
-    def domains_of(self, trace: RoutingTrace) -> Int64[Tensor, " batch"]:
-        """The domain of every sequence, after checking that the trace fits this metric."""
-        rows, batch = trace.expert_ids.shape[:2]
+    def check(self, trace: RoutingTrace) -> None:
+        """Refuse a trace of another model."""
+        rows = trace.expert_ids.shape[0]
         if (rows, trace.num_experts) != (self.num_layers, self.num_experts):
             raise UserError(
                 f"the trace has {rows} MoE layers of {trace.num_experts} experts, but {type(self).__name__} was "
                 f"made for {self.num_layers} layers of {self.num_experts}; make it with the numbers of the trace"
             )
+
+    def domains_of(self, trace: RoutingTrace) -> Int64[Tensor, " batch"]:
+        """The domain of every sequence, after checking that the trace fits this metric."""
+        self.check(trace)
+        batch = trace.expert_ids.shape[1]
         if trace.domain_ids is None:
             return torch.zeros(batch, dtype=torch.int64, device=trace.expert_ids.device)
         domain_ids = trace.domain_ids.to(trace.expert_ids.device, torch.int64)

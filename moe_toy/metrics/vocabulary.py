@@ -88,6 +88,7 @@ class VocabularySpecialization(RoutingMetric):
             self.add_count(kind, num_layers, num_experts, vocab_size, dtype=torch.int32)
 
     def update(self, trace: RoutingTrace) -> None:
+        self.check(trace)
         best = trace.expert_ids[..., 0].long()  # (layer, batch, seq)
         for kind in self.kinds:
             if kind == "target":
