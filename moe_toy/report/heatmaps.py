@@ -31,7 +31,12 @@ def expert_by_domain(
         relative = (rates / rates.mean(-1, keepdim=True)).log2().clamp(-3, 3)
         home = rates.argmax(0) * 2 - rates.amax(0)  # by domain, strongest first
         picture = axis.imshow(
-            relative[:, torch.argsort(home)], cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto", interpolation="none"
+            relative[:, torch.argsort(home)].numpy(),
+            cmap="RdBu_r",
+            vmin=-3,
+            vmax=3,
+            aspect="auto",
+            interpolation="none",
         )
         axis.set_title(f"layer {layer}", fontsize=9)
         axis.set_yticks(range(len(domains)), domains, fontsize=7)

@@ -14,6 +14,8 @@ from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer import build_optimizer, build_schedule
 
+NO_TARGET = -100
+
 
 class LitMoE(LightningModule):
     """Steps return `{"loss", "trace"}` (training) or `{"token_losses", "trace"}` (validation) for callbacks.
@@ -61,5 +63,6 @@ def next_token_losses(
     logits: Float[Tensor, "batch seq vocab"], token_ids: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch target"]:
     """Cross-entropy in nats of each token but the first, given those before it."""
-    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), token_ids[:, 1:].flatten(), reduction="none")
-    return losses.view(len(token_ids), -1)
+    targets = F.pad(token_ids[:, 1:], (0, 1), value=NO_TARGET)  # slicing logits instead would copy them all
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NO_TARGET, reduction="none")
+    return losses.view_as(token_ids)[:, :-1]

@@ -1,7 +1,7 @@
 import torch
-from tests.balance.test_auxiliary import random_routing
 
 from moe_toy.balance.base import LoadBalancer, assignment_counts
+from tests.balance.test_auxiliary import random_routing
 
 
 def test_the_scheme_none_adds_nothing_and_selects_nothing():

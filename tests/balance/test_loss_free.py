@@ -1,7 +1,7 @@
 import torch
-from tests.balance.test_auxiliary import certain_routing
 
 from moe_toy.balance.loss_free import LossFreeBias
+from tests.balance.test_auxiliary import certain_routing
 
 
 def make_balancer() -> LossFreeBias:
