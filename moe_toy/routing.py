@@ -69,6 +69,12 @@ class RoutingTrace:
         weights = None if self.weights is None else self.weights[:, sequences]
         return replace(self, expert_ids=self.expert_ids[:, sequences], weights=weights, **on_batch)
 
+    def check(self, where: str = "the trace") -> None:
+        """Raise `UserError`, naming field and position, unless shapes agree, ids are in range and experts differ."""
+        from moe_toy.trace_file import check_trace  # which reads RoutingTrace
+
+        check_trace(self, where)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file; raises `UserError` if the trace is inconsistent."""
         from moe_toy.trace_file import save_trace  # which reads RoutingTrace

@@ -1,5 +1,6 @@
 """Pure functions from routing decisions to additive counts, and from counts to scores."""
 
+from moe_toy.metrics.analyze import analyze
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.metrics.bootstrap import IndexResampler, Interval, PoissonResampler, Resampler, basic_interval
 from moe_toy.metrics.cache import CacheHitRate, CacheScores, cache_hits
@@ -42,6 +43,7 @@ __all__ = [
     "VocabularyScores",
     "VocabularySpecialization",
     "activation_rate_std",
+    "analyze",
     "basic_interval",
     "cache_hits",
     "correlation_matrix",

@@ -42,6 +42,15 @@ class RoutingMetric(CountingMetric):
         self.num_experts = num_experts
         self.num_domains = num_domains
 
+    def extend_domains(self, num_domains: int) -> None:
+        """Make room for domains that turn up later; counts so far stay. For metrics that count by domain."""
+        for name, default in self._defaults.items():
+            extra = default.new_zeros(num_domains - self.num_domains, *default.shape[1:])
+            self._defaults[name] = torch.cat([default, extra])
+            state = getattr(self, name)
+            setattr(self, name, torch.cat([state, extra.to(state.device)]))
+        self.num_domains = num_domains
+
     def check(self, trace: RoutingTrace) -> None:
         """Refuse a trace of another model."""
         rows = trace.expert_ids.shape[0]
