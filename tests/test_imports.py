@@ -9,7 +9,8 @@ from tests.paths import ROOT
 PACKAGE = ROOT / "moe_toy"
 BASE = {"routing", "errors", "distributed"}
 MAY_IMPORT = {
-    "routing": {"errors"},
+    "routing": {"errors", "trace_file"},
+    "trace_file": {"errors", "routing"},
     "errors": set(),
     "distributed": set(),
     "metrics": BASE,
