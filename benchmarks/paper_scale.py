@@ -21,12 +21,12 @@ LAYERS, EXPERTS, TOP_K, SEQ, DOMAINS, VOCAB = 8, 64, 8, 512, 11, 50_304
 
 
 def traces(samples: int, making: list[float]) -> Iterator[RoutingTrace]:
-    """One trace of up to 64 sequences of one domain at a time: each domain has favourites, each token may repeat the
+    """One trace of up to 256 sequences of one domain at a time: each domain has favourites, each token may repeat the
     experts of the one before. Notes the time it takes to make them."""
     generator = torch.Generator().manual_seed(0)
     favour = 0.5 * torch.randn(DOMAINS, LAYERS, 1, 1, EXPERTS, generator=generator)
     for domain in range(DOMAINS):
-        for batch in [64] * (samples // 64) + ([samples % 64] if samples % 64 else []):
+        for batch in [256] * (samples // 256) + ([samples % 256] if samples % 256 else []):
             start = time.perf_counter()
             noise = torch.rand(LAYERS, batch, SEQ, EXPERTS, generator=generator)
             expert_ids = (noise + favour[domain]).topk(TOP_K).indices.to(torch.uint8)

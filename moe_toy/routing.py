@@ -59,7 +59,7 @@ class RoutingTrace:
     def with_domains(self, domain_ids: Integer[Tensor, " batch"], domains: tuple[str, ...] = ()) -> RoutingTrace:
         return replace(self, domain_ids=domain_ids, domains=domains)
 
-    def select(self, sequences: Integer[Tensor, " kept"]) -> RoutingTrace:
+    def select(self, sequences: Integer[Tensor, " kept"] | slice) -> RoutingTrace:
         """The same trace of some of its sequences."""
         on_batch = {
             name: getattr(self, name)[sequences]

@@ -111,9 +111,11 @@ def compact_expert_ids(
 ) -> Int32[Tensor, "layer batch seq k"]:
     """The ids as compiled loops take them. The loops index without looking, so the range is checked here."""
     ids = expert_ids.to(torch.int32).contiguous()
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < num_experts:
-        raise UserError(
-            f"expert_ids range over {int(ids.min())}..{int(ids.max())}, but num_experts is {num_experts}; "
-            "pass the number of routed experts of the model"
-        )
+    if ids.numel():
+        low, high = (int(bound) for bound in ids.aminmax())
+        if not 0 <= low <= high < num_experts:
+            raise UserError(
+                f"expert_ids range over {low}..{high}, but num_experts is {num_experts}; "
+                "pass the number of routed experts of the model"
+            )
     return ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,7 +14,7 @@ from moe_toy.errors import UserError
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.metrics.bootstrap import Interval, PoissonResampler
 from moe_toy.metrics.cache import CacheHitRate, Cold, Policy, Scope
-from moe_toy.metrics.specialization import DomainSpecialization
+from moe_toy.metrics.specialization import domain_scores
 from moe_toy.metrics.srp import SRP
 from moe_toy.metrics.srp_intervals import SRPBootstrap
 from moe_toy.metrics.vocabulary import VocabularySpecialization
@@ -22,8 +23,10 @@ from moe_toy.routing import RoutingTrace
 if TYPE_CHECKING:
     import pandas as pd
 
-BATCH = 64
+BATCH = 256
 """Sequences counted at a time; bounds memory."""
+SPECIALIZATION_LENGTH = 16
+"""The segment length whose activation rates the paper takes for domain specialization."""
 
 
 def analyze(
@@ -89,7 +92,8 @@ class _Analysis:
         top_k = first.expert_ids.shape[3]
         resampler = PoissonResampler() if intervals else None
         lengths = list(dict.fromkeys(segment_lengths))
-        self.srp = {m: SRP(**sizes, segment_length=m) for m in lengths}
+        self.segment_lengths = lengths
+        self.srp = {m: SRP(**sizes, segment_length=m) for m in {*lengths, SPECIALIZATION_LENGTH, 1}}
         self.bootstrap = {m: SRPBootstrap(**sizes, segment_length=m, resampler=resampler) for m in lengths if resampler}
         self.caches = {
             (policy, scope, m): CacheHitRate(
@@ -105,8 +109,7 @@ class _Analysis:
             for policy, scope in product(get_args(Policy), get_args(Scope))
             for m in (lengths if policy == "sch" else [None])
         }
-        self.specialization = DomainSpecialization(**sizes, floor=domain_floor)
-        self.load = DomainSpecialization(**sizes, segment_length=1)
+        self.domain_floor = domain_floor
         kinds = ["input", "target"] if first.predicted_ids is None else ["input", "predicted", "target"]
         self.vocabulary = first.vocab_size and VocabularySpecialization(
             **sizes, vocab_size=first.vocab_size, min_token_count=min_token_count, kinds=kinds
@@ -120,8 +123,9 @@ class _Analysis:
                 f"has predictions, has domains) = {_model(trace)}, not {self.model}; analyze one model at a time"
             )
         trace = self._with_common_domains(trace)
-        for part in torch.arange(trace.expert_ids.shape[1]).split(BATCH):
-            batch = trace.select(part)
+        for first in range(0, trace.expert_ids.shape[1], BATCH):
+            batch = trace.select(slice(first, first + BATCH))
+            batch = replace(batch, expert_ids=batch.expert_ids.to(torch.int32))  # once for all metrics
             for metric in self._by_domain():
                 metric.update(batch)
             if self.vocabulary:
@@ -129,7 +133,7 @@ class _Analysis:
 
     def _by_domain(self) -> list[RoutingMetric]:
         counted = self.srp, self.bootstrap, self.caches
-        return [self.specialization, self.load, *(metric for group in counted for metric in group.values())]
+        return [metric for group in counted for metric in group.values()]
 
     def _with_common_domains(self, trace: RoutingTrace) -> RoutingTrace:
         """Each trace numbers its own domains; here equal names get equal numbers."""
@@ -157,8 +161,8 @@ class _Analysis:
 
     def _srp(self) -> pd.DataFrame:
         rows = []
-        for m, metric in self.srp.items():
-            scores = metric.compute()
+        for m in self.segment_lengths:
+            metric, scores = self.srp[m], self.srp[m].compute()
             if scores.model.srp.isnan():
                 continue
             bounds = self.bootstrap[m].compute() if self.bootstrap else None
@@ -197,22 +201,23 @@ class _Analysis:
         return _table(rows, order, ["cache_ratio", "hit_rate", "ci_low", "ci_high"])
 
     def _specialization(self) -> pd.DataFrame:
-        values = {"domain": self.specialization.compute().value}
+        rates = self.srp[SPECIALIZATION_LENGTH].compute().expert_by_domain.activation_rate
+        values = {"domain": domain_scores(rates, self.domain_floor).value}
         if self.vocabulary:
             values |= {kind: scores.value for kind, scores in self.vocabulary.compute().items()}
         rows = [(self._experts() | {"kind": [kind]}, {"value": value}) for kind, value in values.items()]
         return _table(rows, ["layer", "expert", "kind"], ["value"])
 
     def _load(self) -> pd.DataFrame:
-        pooled = self.load.activations.sum(0) / self.load.slots.sum().double()
-        rows = [({"domain": [None]} | self._experts(), {"activation_rate": pooled})]
+        scores = self.srp[1].compute()  # a segment of one token: the share of tokens
+        rows = [({"domain": [None]} | self._experts(), {"activation_rate": scores.expert.activation_rate})]
         if self.domains:
-            by_domain = self.load.compute().activation_rate
-            rows.append(({"domain": self.domains} | self._experts(), {"activation_rate": by_domain}))
+            rates = scores.expert_by_domain.activation_rate
+            rows.append(({"domain": self.domains} | self._experts(), {"activation_rate": rates}))
         return _table(rows, ["layer", "expert", "domain"], ["activation_rate"])
 
     def _experts(self) -> dict[str, Sequence[Any]]:
-        return {"layer": range(self.load.num_layers), "expert": range(self.load.num_experts)}
+        return {"layer": range(self.srp[1].num_layers), "expert": range(self.srp[1].num_experts)}
 
 
 def _model(trace: RoutingTrace) -> tuple[Any, ...]:

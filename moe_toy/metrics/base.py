@@ -45,10 +45,11 @@ class RoutingMetric(CountingMetric):
     def extend_domains(self, num_domains: int) -> None:
         """Make room for domains that turn up later; counts so far stay. For metrics that count by domain."""
         for name, default in self._defaults.items():
-            extra = default.new_zeros(num_domains - self.num_domains, *default.shape[1:])
-            self._defaults[name] = torch.cat([default, extra])
+            zero = default.new_zeros(())  # expanded, so that large defaults take no memory
+            self._defaults[name] = zero.expand(num_domains, *default.shape[1:])
             state = getattr(self, name)
-            setattr(self, name, torch.cat([state, extra.to(state.device)]))
+            more = zero.to(state.device).expand(num_domains - self.num_domains, *state.shape[1:])
+            setattr(self, name, torch.cat([state, more]))
         self.num_domains = num_domains
 
     def check(self, trace: RoutingTrace) -> None:
