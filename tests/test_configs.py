@@ -12,6 +12,7 @@ from moe_toy.command_line import run_name
 from moe_toy.training.config import OptimizerConfig
 from tests.paths import CONF
 
+ON_CPU = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=1"]
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/**/*.yaml"))
 
 
