@@ -13,21 +13,25 @@ MAY_IMPORT = {
     "trace_file": {"errors", "routing"},
     "errors": set(),
     "distributed": set(),
+    "results": {"errors"},
     "metrics": BASE,
     "balance": BASE,
     "model": BASE | {"balance"},
     "data": BASE,
-    "report": BASE | {"metrics"},
+    "report": BASE | {"metrics", "results"},
+    "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results"},
     "training": BASE | {"model", "data", "balance", "report"},
     "callbacks": BASE | {"metrics", "report"},
     "command_line": {"errors"},
+    "export": BASE | {"model", "balance", "training"},
 }
 LIBRARIES = {  # where a heavy or framework-bound library may be imported
     "lightning": {"training", "callbacks", "data"},
     "hydra": {"command_line"},
     "matplotlib": {"report", "callbacks"},
     "wandb": set(),
-    "transformers": set(),
+    "transformers": {"evaluation", "export"},
+    "plotly": {"report"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
 

@@ -1,0 +1,67 @@
+"""What an evaluation leaves behind: a summary and long-form tables, kept in one folder.
+
+`summary` says what was measured: `name`, `target` (checkpoint, huggingface, trace), `source` (path or hub name),
+`layer_ids`, `num_experts`, `top_k`, `vocab_size`, `domains`, `samples_per_domain`, `sequence_length`,
+`total_parameters` and `active_parameters` (None where unknown), `loss` (mean over domains, None where unknown) and
+`settings` of the metrics.
+
+`tables` are those of `moe_toy.metrics.analyze` (srp, cache, specialization, load), and
+
+- `balance`: layer, domain (empty where pooled), scope (corpus, sequence, segment), cv, max_violation, entropy,
+  dead_experts;
+- `nulls`: metric (srp, sch), segment_length, cache_ratio (sch), raw, corpus, domain, sequence, token: the score of the
+  model beside that of each null model;
+- `correlations`: x, y, segment_length, cache_ratio, r, rows (how many pairs);
+- `tokens`: layer, expert, kind (input, predicted, target), rank, token_id, token, strength: the strongest of an expert;
+- `loss`: domain, loss, bits_per_byte;
+- `text`: domain, sequence, position, token, layer, rank, expert: a few passages with the experts of every token.
+
+Tables that a target cannot give are absent. `layer` is the row of the trace everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moe_toy.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Results:
+    summary: dict[str, Any]
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write `tables/<name>.parquet` and `.csv`, then `summary.json`: with it a folder is whole."""
+        tables = folder / "tables"
+        tables.mkdir(parents=True, exist_ok=True)
+        for name, table in self.tables.items():
+            for ending, write in (("parquet", table.to_parquet), ("csv", table.to_csv)):
+                part = tables / f"{name}.{ending}.part"
+                write(part, index=False)
+                part.replace(tables / f"{name}.{ending}")
+        part = folder / f"{SUMMARY}.part"
+        part.write_text(json.dumps(self.summary, indent=2) + "\n")
+        part.replace(folder / SUMMARY)
+
+    @staticmethod
+    def load(folder: Path) -> Results:
+        """Read what `save` wrote; raises `UserError` if the folder holds no finished evaluation."""
+        import pandas as pd  # half a second
+
+        try:
+            summary = json.loads((folder / SUMMARY).read_text())
+            tables = {path.stem: pd.read_parquet(path) for path in sorted((folder / "tables").glob("*.parquet"))}
+        except FileNotFoundError:
+            raise UserError(f"{folder} holds no finished evaluation; run evaluate.py with out_dir={folder}") from None
+        except (ValueError, OSError) as error:  # what json and pyarrow raise on damage
+            raise UserError(f"{folder} is damaged ({' '.join(str(error).split())}); evaluate again") from None
+        return Results(summary, tables)

@@ -1,0 +1,28 @@
+"""Results survive their folder, and a folder without them is named."""
+
+import pandas as pd
+import pytest
+
+from moe_toy.results import Results
+
+
+def test_results_come_back_as_they_were_saved(tmp_path):
+    table = pd.DataFrame({"layer": pd.array([0, None], dtype="Int64"), "domain": ["books", None], "srp": [0.5, 0.25]})
+    Results({"name": "nano", "loss": None}, {"srp": table}).save(tmp_path)
+    again = Results.load(tmp_path)
+    assert again.summary == {"name": "nano", "loss": None}
+    pd.testing.assert_frame_equal(again.tables["srp"], table, check_dtype=False)
+    assert pd.read_csv(tmp_path / "tables" / "srp.csv").srp.tolist() == [0.5, 0.25]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(ValueError, match="holds no finished evaluation"):
+        Results.load(tmp_path)
+
+
+def test_a_damaged_table_is_told(tmp_path):
+    Results({}, {"srp": pd.DataFrame({"srp": [0.5]})}).save(tmp_path)
+    (tmp_path / "tables" / "srp.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(ValueError, match="is damaged"):
+        Results.load(tmp_path)
