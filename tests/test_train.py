@@ -80,6 +80,10 @@ def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run)
     assert {"routing/srp@16", "routing/srp@4/layer_01", "routing/srp@16/layer_01", "routing/srp@16/fruit"} & set(
         metrics.columns
     ) == {"routing/srp@16", "routing/srp@16/layer_01", "routing/srp@16/fruit"}
+    assert metrics["routing/saturation"].notna().sum() == len(validated) - 1
+    assert metrics.dropna(subset="val/loss").iloc[-1].filter(like="routing/sch@16").between(0, 1).all()
+    assert len([name for name in metrics if not name.startswith("train/")]) <= 150
+    assert set(pd.read_csv(run_dir / "strongest_tokens.csv").expert) <= set(range(8))
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert config["model"]["vocab_size"] == 300  # interpolations are resolved
     assert (run_dir / "curves.png").stat().st_size > 10_000
@@ -101,7 +105,9 @@ def test_wandb_runs_offline_with_curves_and_pictures(run):
     run_dir = run("offline", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=wandb")
     (offline,) = (run_dir / "wandb").glob("offline-run-*")
     assert list(offline.glob("*.wandb"))
-    assert list((offline / "files" / "media" / "images" / "routing").glob("experts_by_domain_*.png"))
+    media = offline / "files" / "media"
+    assert list((media / "images" / "routing" / "experts_by_domain").glob("layers_00-01_*.png"))
+    assert list((media / "table" / "routing").glob("strongest_tokens_*.table.json"))
     assert (run_dir / "metrics.csv").exists()
 
 

@@ -51,12 +51,11 @@ class CacheScores:
     """Of `hit_rate`: plain mean of the domains' bounds, as the paper reports it. None without a resampler."""
     interval_by_domain: Interval | None = None
 
-    def at_ratio(self, cache_ratio: float) -> Float64[Tensor, " row"]:
+    def at_ratio(self, cache_ratio: float, *, by_domain: bool = False) -> Float64[Tensor, "*domain row"]:
         """Hit rate at one cache ratio; NaN if that is no whole number of experts, or more than there are."""
+        rates = self.by_domain if by_domain else self.hit_rate
         matching = (self.cache_ratio - cache_ratio).abs() < 1e-9
-        if not matching.any():
-            return torch.full_like(self.hit_rate[:, 0], torch.nan)
-        return self.hit_rate[:, matching][:, 0]
+        return rates[..., matching][..., 0] if matching.any() else torch.full_like(rates[..., 0], torch.nan)
 
 
 def cache_hits(
