@@ -145,3 +145,19 @@ def test_every_balancing_scheme_trains(run, balance):
 def test_every_variant_trains(run, moe):
     run_dir = run(moe, "trainer.max_steps=2", "logger=csv", "callbacks=none", moe=[f"moe={moe}"])
     assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+
+
+@pytest.mark.corpus
+def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
+    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
+    short = ["data.sequence_length=128", "data.batch_size=4", "data.validation_samples=1", "optimizer.warmup_steps=3"]
+    quiet = ["logger=csv", "callbacks=none", "trainer.enable_progress_bar=false", "threads=1"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [*short, *quiet, "trainer.max_steps=20", f"run_dir={tmp_path}", "name=corpus"])
+    train.check(cfg)
+    train.prepare(cfg)
+    train.main.__wrapped__(cfg)
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    losses = metrics["val/loss"].dropna()
+    assert losses.iloc[-1] < losses.iloc[0] - 0.5
+    assert len(metrics.filter(like="val/loss/").columns) == 11
