@@ -84,9 +84,11 @@ def cache_hits(
         )
     hits_at = torch.zeros(rows, batch, num_items, dtype=torch.int64)
     distinct = torch.zeros(rows, batch, dtype=torch.int64)
-    kernel.count_hits(
-        requests.numpy(), num_items, kernel.POLICIES[policy], segment_length, hits_at.numpy(), distinct.numpy()
-    )
+    counted = requests.numpy(), num_items, hits_at.numpy(), distinct.numpy()
+    if policy == "lru":
+        kernel.count_lru_hits(*counted)
+    else:
+        kernel.count_hits(*counted, kernel.POLICIES[policy], segment_length)
     hits = hits_at.cumsum(-1)
     total = torch.full_like(distinct, seq * width)
     if cold == "hit":
