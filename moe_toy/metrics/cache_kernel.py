@@ -5,7 +5,7 @@ stack describes them all: its top C items are the cache of capacity C, and a req
 hits wherever C > p. A requested item moves to the top; the one it displaces sinks, and at every position the item with
 the smaller key sinks on, down to where the requested item came from.
 
-With LRU nothing that sinks ever stays, so the stack is sorted by last use: its positions can be counted, without a stack.
+With LRU the stack is always sorted by last use, so positions can be counted, without a stack.
 """
 
 from typing import no_type_check
