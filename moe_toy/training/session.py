@@ -26,6 +26,7 @@ EXPECTED_WARNINGS = (
 CONTENTS = {
     "curves.png": "the curves of this run",
     "metrics.csv": "every logged number",
+    "strongest_tokens.csv": "which tokens belong most to each expert",
     "config.yaml": "the resolved config",
     "checkpoints": "last.ckpt, best.ckpt; continue with ckpt_path=...",
     "wandb": "offline run: `wandb sync` its folder to see it online",
@@ -90,4 +91,4 @@ def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     log.info("run directory: %s", run_dir)
     for name, meaning in CONTENTS.items():
         if (run_dir / name).exists():
-            log.info("  %-12s %s", name, meaning)
+            log.info("  %-20s %s", name, meaning)
