@@ -23,9 +23,10 @@ def main(cfg: DictConfig) -> None:
     import torch
     from lightning.pytorch import seed_everything
 
+    from moe_toy.training.checkpoint import load_weights
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
-    from moe_toy.training.session import closing, greet, quieten, record_config, say_goodbye
+    from moe_toy.training.session import closing, greet, quieten, record_config, record_tokenizer, say_goodbye
 
     quieten()
     if cfg.threads is not None:
@@ -33,9 +34,12 @@ def main(cfg: DictConfig) -> None:
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
+    if cfg.init_from is not None:
+        load_weights(Path(cfg.init_from), module.model)
     loggers = list(instantiate(cfg.logger).values())
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
     record_config(OmegaConf.to_container(cfg, resolve=True), Path(cfg.run_dir), loggers)
+    record_tokenizer(data.tokenizer_file, Path(cfg.run_dir))
     greet(module)
     with closing(loggers):
         if cfg.ckpt_path is None:
@@ -63,6 +67,10 @@ def check(cfg: DictConfig) -> None:
             )
     if cfg.ckpt_path is not None:
         check_fits(Path(cfg.ckpt_path), model)
+    if cfg.init_from is not None:
+        if cfg.ckpt_path is not None:
+            raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
+        check_fits(Path(cfg.init_from), model, key="init_from")
     instantiate(cfg.data).check()
 
 
