@@ -8,7 +8,7 @@ from moe_toy.model.router import TopKRouter, best_first, z_loss
 def make_router(make_config, **changes) -> TopKRouter:
     torch.manual_seed(0)
     router = TopKRouter(make_config(**changes))
-    init_matrices(router, 1.0)
+    init_matrices(router, 1.0, seed=0)
     return router
 
 
