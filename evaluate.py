@@ -1,4 +1,4 @@
-"""Measure the local routing consistency of a model and report what a cache of experts gains: `python evaluate.py --help`."""
+"""Measure how consistently a model routes and what a cache of experts would gain: `python evaluate.py --help`."""
 
 import logging
 from pathlib import Path
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     import torch
     import yaml
-
     from moe_toy.report.compare import write_comparison
     from moe_toy.report.html import write_report
     from moe_toy.report.recommend import recommend

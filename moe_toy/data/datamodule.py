@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -192,7 +193,8 @@ class DomainDataModule(lightning.LightningDataModule):
 
     def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
         named = dict(zip(self.domains, streams, strict=True))
-        numbers = first_blocks(named, self.validation_length, self.validation_samples, quiet=self._rank > 0)
+        level = logging.WARNING if self._rank == 0 else logging.DEBUG
+        numbers = first_blocks(named, self.validation_length, self.validation_samples, level)
         return [(index, block) for index, number in enumerate(numbers.values()) for block in range(number)]
 
     @property

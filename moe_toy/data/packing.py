@@ -69,8 +69,10 @@ def token_streams(source: TextSource, tokenizer: Tokenizer, root: Path) -> dict[
     }
 
 
-def first_blocks(streams: dict[str, TokenStream], length: int, wanted: int, *, quiet: bool = False) -> dict[str, int]:
-    """How many of the `wanted` blocks each domain has. At least one, or a `UserError`; fewer than wanted are told."""
+def first_blocks(
+    streams: dict[str, TokenStream], length: int, wanted: int, level: int = logging.WARNING
+) -> dict[str, int]:
+    """How many of the `wanted` blocks each domain has: at least one, or a `UserError`. A lack is logged at `level`."""
     available = {domain: stream.num_blocks(length) for domain, stream in streams.items()}
     for domain, number in available.items():
         if number == 0:
@@ -78,8 +80,8 @@ def first_blocks(streams: dict[str, TokenStream], length: int, wanted: int, *, q
                 f"{domain} has {streams[domain].num_tokens} validation tokens, less than one block of"
                 f" data.validation_length={length}; add text or shorten the blocks"
             )
-        if number < wanted and not quiet:
-            log.warning("%s has %d validation blocks, not %d: using them all", domain, number, wanted)
+        if number < wanted:
+            log.log(level, "%s has %d validation blocks, not %d: using them all", domain, number, wanted)
     return {domain: min(number, wanted) for domain, number in available.items()}
 
 

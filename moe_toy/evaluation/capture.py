@@ -112,7 +112,7 @@ def compact(observed: Observation) -> RoutingTrace:
 
 
 def joined(traces: list[RoutingTrace]) -> RoutingTrace:
-    """Traces of one model as one, sequence after sequence. Their domains have one numbering, the last names them all."""
+    """Traces of one model as one, sequence after sequence. They share one numbering of domains; the last names all."""
     first = traces[0]
     ids = {
         name: torch.cat([getattr(trace, name) for trace in traces])

@@ -47,7 +47,11 @@ def measure(
 
 
 def summarize(
-    recording: Recording, sample: RoutingTrace, losses: Any, settings: MetricSettings, about
+    recording: Recording,
+    sample: RoutingTrace,
+    losses: pd.DataFrame | None,
+    settings: MetricSettings,
+    about: dict[str, Any],
 ) -> dict[str, Any]:
     sizes = [len(trace.token_ids) for trace in recording]
     return {

@@ -5,8 +5,8 @@
 - `.npy`: the routed experts alone; the token ids lie beside it in `NAME.tokens.npy`.
 
 The last token of a generation was never fed to the model, so there may be one id more than rows in each sequence.
-Engines report dense layers too, filled with one number: these have no row in the trace. Sequences are cut into blocks of
-`sequence_length` tokens and what is left over is dropped.
+Engines report dense layers too, filled with one number: these have no row in the trace. Sequences are cut into blocks
+of `sequence_length` tokens, and what is left over is dropped.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Samples:
             ) from error
         streams = token_streams(self.source, self.tokenizer, self.root)["validation"]
         self._streams = dict(zip(self.domains, streams, strict=True))
-        self._blocks = first_blocks(self._streams, self.length, self.per_domain)
+        self._blocks = first_blocks(self._streams, self.length, self.per_domain, logging.INFO)
 
     def count(self, domain: str) -> int:
         return self._blocks[domain]
