@@ -27,7 +27,7 @@ MAY_IMPORT = {
 }
 LIBRARIES = {  # where a heavy or framework-bound library may be imported
     "lightning": {"training", "callbacks", "data"},
-    "hydra": {"command_line"},
+    "hydra": {"command_line", "evaluation"},
     "matplotlib": {"report", "callbacks"},
     "wandb": set(),
     "transformers": {"evaluation", "export"},
