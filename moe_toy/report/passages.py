@@ -1,0 +1,36 @@
+"""Text with the experts of every token, and the tokens that experts own, as data for the page's scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KINDS = {"input": "read by the expert", "predicted": "predicted", "target": "that come next"}
+VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "→", "\r": "↵"})
+
+
+def passages(text: pd.DataFrame, layer_ids: Sequence[int]) -> dict[str, Any]:
+    """`passages`: title, tokens in order, and experts[layer][token], best first."""
+    shown = []
+    for (domain, sequence), rows in text.groupby(["domain", "sequence"], sort=False, dropna=False):
+        rows = rows.sort_values(["layer", "position", "rank"])
+        tokens = rows[["position", "token"]].drop_duplicates("position").token.tolist()
+        experts = rows.expert.to_numpy(int).reshape(len(layer_ids), len(tokens), -1)
+        title = f"sequence {sequence}" if domain is None or domain != domain else f"{domain}, sequence {sequence}"
+        shown.append({"title": title, "tokens": tokens, "experts": experts.tolist()})
+    return {"layers": [str(layer) for layer in layer_ids], "passages": shown}
+
+
+def strongest_tokens(
+    tokens: pd.DataFrame, layer_ids: Sequence[int], num_experts: int, shown: int = 12
+) -> dict[str, Any]:
+    """tokens[kind][layer][expert]: up to `shown` pairs of text, with spaces made visible, and strength."""
+    kinds = [kind for kind in KINDS if (tokens.kind == kind).any()]
+    owned: list[list[list[list[Any]]]] = [[[[] for _ in range(num_experts)] for _ in layer_ids] for _ in kinds]
+    for row in tokens[tokens["rank"] < shown].sort_values("rank").itertuples():
+        pair = [row.token.translate(VISIBLE), round(float(row.strength), 3)]
+        owned[kinds.index(row.kind)][int(row.layer)][int(row.expert)].append(pair)
+    return {"layers": [str(layer) for layer in layer_ids], "kinds": [KINDS[kind] for kind in kinds], "tokens": owned}
