@@ -5,7 +5,9 @@ import sys
 import pytest
 
 import train
-from moe_toy.command_line import jobs, run_checked, run_name
+from moe_toy.command_line import run_checked
+from moe_toy.jobs import jobs
+from moe_toy.run_name import run_name
 from tests.paths import CONF
 
 

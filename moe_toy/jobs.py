@@ -1,0 +1,73 @@
+"""The jobs that a command line asks for: one, the grid of --multirun, or the arms of a sweep."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+import moe_toy.run_name  # noqa: F401  the resolver that names need
+from moe_toy.sweep.arm import Arm
+from moe_toy.sweep.sweep import Sweep
+
+
+def jobs(arguments: Sequence[str], grid: Mapping[str, str] | None = None) -> Iterator[list[str]]:
+    """The overrides of each job. `grid` is that of the config (`hydra.sweeper.params`); arguments replace its keys."""
+    choices: dict[str, list[str]] = {}
+    for override in _parse([*(f"{key}={values}" for key, values in (grid or {}).items()), *arguments]):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif not override.is_hydra_override():
+            choices[key] = [override.input_line]
+    return (list(job) for job in itertools.product(*choices.values()))
+
+
+def compose_sweep(config: str, arguments: Sequence[str]) -> tuple[Sweep | None, str]:
+    """The sweep that the arguments name, if they do, every arm with the config that Hydra will give it.
+
+    The second value is an argument for Hydra that keeps what arms have in common out of their names.
+    """
+    overrides = _parse(arguments)
+    common = compose(config, [o.input_line for o in overrides if not o.is_sweep_override()], return_hydra_config=True)
+    if common.get("sweep_name") is None:
+        return None, ""
+    grid = common.hydra.sweeper.params or {}
+    varied = {*grid, *(o.get_key_element() for o in overrides if o.is_sweep_override())}
+    shared = [o.key_or_group for o in overrides if not o.is_hydra_override() and o.get_key_element() not in varied]
+    excluded = [*common.hydra.job.config.override_dirname.exclude_keys, *shared]
+    hidden = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(excluded)}]"
+    for_hydra = [*(o.input_line for o in overrides if o.is_hydra_override()), hidden]
+    arms = []
+    for job in jobs(arguments, grid):
+        choices = dict(assignment.split("=", 1) for assignment in job)
+        arm = _as_hydra_resolves(compose(config, [*for_hydra, *job], return_hydra_config=True))
+        arms.append(Arm({key: value for key, value in choices.items() if key in varied}, arm))
+    parallel = common.hydra.launcher.get("n_jobs", 1)
+    directory = Path(common.hydra.sweep.dir)
+    return Sweep(common.sweep_name, directory, arms, parallel if parallel > 0 else os.cpu_count() or 1), hidden
+
+
+def _as_hydra_resolves(cfg: DictConfig) -> dict[str, object]:
+    """The plain values that the job of a multirun will see."""
+    HydraConfig.instance().set_config(cfg)
+    try:
+        directory = os.path.abspath(os.path.join(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir))
+        with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
+            cfg.hydra.runtime.output_dir = directory
+        HydraConfig.instance().set_config(cfg)  # it keeps a copy
+        task = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        return OmegaConf.to_container(task, resolve=True)
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def _parse(arguments: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides([a for a in arguments if not a.startswith("-")])
