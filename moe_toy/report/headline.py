@@ -20,11 +20,12 @@ def headline(summary: dict[str, Any]) -> str:
     """HTML of the box at the top, from a summary with a recommendation."""
     found = summary["recommendation"]
     length, cache = found["segment_length"], found["cache"]
+    group = f"group {found['group']}, " if found["group"] else ""
     shown = [
         (
             f"Consistency (SRP over {length} tokens)",
             f"{found['srp']:.3f}",
-            f"{'group ' + found['group'] + ', ' if found['group'] else ''}from a floor of {found['srp_floor']:.3f} to 1",
+            f"{group}on a scale from {found['srp_floor']:.3f} to 1",
         )
     ]
     if cache:
@@ -61,7 +62,7 @@ def reason(found: dict[str, Any]) -> str:
         return "At no size do SCH and LRU both rise above the hit rate of random experts."
     knees = ", ".join(f"{policy.upper()} at {knee['cache_ratio']:.2g}×" for policy, knee in cache["knee"].items())
     return (
-        f"The smallest cache at which both curves have reached {100 * cache['share']:.0f} % of their greatest gain over "
-        f"random experts ({knees}). The paper's rule of {cache['paper_ratio']:g}× buys "
+        f"The smallest cache at which both curves have reached {100 * cache['share']:.0f} % of their greatest gain "
+        f"over random experts ({knees}). The paper's rule of {cache['paper_ratio']:g}× buys "
         f"{100 * cache['knee']['lru']['hit_rate_at_paper_ratio']:.0f} % with LRU."
     )

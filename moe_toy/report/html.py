@@ -10,12 +10,10 @@ from moe_toy.report import paper
 from moe_toy.report.figures import balance, caches, chance, consistency, context, experts
 from moe_toy.report.headline import headline
 from moe_toy.report.hit_rates import at_ratio, model_curve
-from moe_toy.report.page import Section, data_block, figures, page
+from moe_toy.report.page import Section, data_block, figures, write_page
 from moe_toy.report.passages import passages, strongest_tokens
 from moe_toy.report.recommend import recommend
 from moe_toy.results import Results
-
-REPORT = "report.html"
 
 
 def write_report(results: Results, out_dir: Path) -> Path:
@@ -24,18 +22,15 @@ def write_report(results: Results, out_dir: Path) -> Path:
     if "recommendation" not in results.summary:
         results = recommend(results)
     summary = results.summary
-    text = page(
+    return write_page(
+        out_dir,
         kicker="Local routing consistency",
         title=str(summary["name"]),
         facts=_facts(summary),
         headline=headline(summary),
         sections=[section for make in SECTIONS if (section := make(results)) is not None],
-        footer="Figures of the paper are from Liang et al. 2025, arXiv 2505.16056, read from its plots.",
+        footer=paper.CREDIT,
     )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    part = out_dir / f"{REPORT}.part"
-    part.write_text(text, encoding="utf-8")
-    return part.replace(out_dir / REPORT)
 
 
 def _facts(summary: dict[str, Any]) -> str:
@@ -84,11 +79,9 @@ def _caches(results: Results) -> Section:
     summary, cache = results.summary, results.tables["cache"]
     found = summary["recommendation"]
     num_items = len(summary["layer_ids"]) * summary["num_experts"]
-    marks = {"2× rule": paper.CACHE_RATIO}
-    ratio = paper.CACHE_RATIO
-    if found["cache"]:
-        ratio = found["cache"]["cache_ratio"]
-        marks["recommended"] = ratio
+    ratio = found["cache"]["cache_ratio"] if found["cache"] else paper.CACHE_RATIO
+    marks = {f"recommended, {ratio:.2g}×": ratio} if found["cache"] else {}
+    marks |= {f"the paper's rule, {paper.CACHE_RATIO:g}×": paper.CACHE_RATIO}
     length = found["segment_length"]
     shown = {
         "Hit rate by cache size | one cache shared by all layers, mean over domains": caches.hit_rate_curves(
@@ -107,9 +100,9 @@ def _caches(results: Results) -> Section:
         note = f"Throughput assumes: {'; '.join(device['assumptions'])}."
     return Section(
         "Caches",
-        f"How often a token finds its experts in a cache. SCH looks {length} tokens ahead and evicts what is used least "
-        "there; LRU and LFU look back; Belady evicts what is needed last. A cache ratio of 1 holds as many experts as a "
-        "token activates.",
+        f"How often a token finds its experts in a cache. SCH looks {length} tokens ahead and evicts what is used "
+        "least there; LRU and LFU look back; Belady evicts what is needed last. A cache ratio of 1 holds as many "
+        "experts as a token activates.",
         figures(shown),
         note,
     )
@@ -126,15 +119,14 @@ def _context(results: Results) -> Section | None:
     measured = pd.DataFrame({"model": [summary["name"]], "srp_16": [found["srp"]], "sch_1.5": [sch.hit_rate]})
     return Section(
         "Beside the paper's models",
-        "The 20 published models and the ten toy models of the paper. SRP depends on how many of how many experts are "
-        "active, so models with equal numbers compare best.",
+        paper.READING,
         figures(
             {
                 "SRP and groups G1–G4": context.srp_among_models(numbers, {summary["name"]: found["srp"]}),
                 "What consistency buys": context.sch_and_srp(numbers, measured),
             }
         ),
-        "Read from the paper's plots, ±0.001 for SRP, ±0.004 for SCH. Bounds of G2 to G4 are ours.",
+        paper.PRECISION,
     )
 
 
@@ -148,7 +140,7 @@ def _experts(results: Results) -> Section | None:
             tables["load"], layer_ids
         )
     if "specialization" in tables and tables["specialization"].value.notna().any():
-        shown["Specialists are more consistent? | one dot per expert; r is Pearson's"] = experts.srp_and_specialization(
+        shown["Specialization and consistency | one dot per expert; r is Pearson's"] = experts.srp_and_specialization(
             tables["srp"], tables["specialization"], layer_ids, length
         )
     shown["Busy experts | SRP of an expert cannot lie below the dotted curve"] = experts.srp_and_activation(

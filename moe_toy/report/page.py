@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+REPORT = "report.html"
 SCRIPTS = ("figures.js", "tokens.js", "text.js")
 
 
@@ -36,6 +38,14 @@ class Section:
     @property
     def anchor(self) -> str:
         return self.title.lower().replace(" ", "-")
+
+
+def write_page(out_dir: Path, **content: Any) -> Path:
+    """Write `page(**content)` into `report.html`, at once or not at all."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    part = out_dir / f"{REPORT}.part"
+    part.write_text(page(**content), encoding="utf-8")
+    return part.replace(out_dir / REPORT)
 
 
 def page(*, kicker: str, title: str, facts: str, headline: str, sections: Sequence[Section], footer: str) -> str:
@@ -92,9 +102,10 @@ def tiles(values: Sequence[tuple[str, str, str]]) -> str:
 
 def html_table(table: pd.DataFrame, decimals: int = 3) -> str:
     """Numbers to the right; empty where undefined."""
+    import pandas as pd  # half a second
 
     def cell(value: object) -> str:
-        if value is None or value != value:
+        if pd.isna(value):
             return "<td></td>"
         number = isinstance(value, int | float)
         text = f"{value:.{decimals}f}" if isinstance(value, float) else str(value)

@@ -15,11 +15,11 @@ VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "→", "\r": "↵"})
 def passages(text: pd.DataFrame, layer_ids: Sequence[int]) -> dict[str, Any]:
     """`passages`: title, tokens in order, and experts[layer][token], best first."""
     shown = []
-    for (domain, sequence), rows in text.groupby(["domain", "sequence"], sort=False, dropna=False):
-        rows = rows.sort_values(["layer", "position", "rank"])
+    text = text.sort_values(["layer", "position", "rank"])
+    for (domain, sequence), rows in text.groupby(["domain", "sequence"], dropna=False):
         tokens = rows[["position", "token"]].drop_duplicates("position").token.tolist()
         experts = rows.expert.to_numpy(int).reshape(len(layer_ids), len(tokens), -1)
-        title = f"sequence {sequence}" if domain is None or domain != domain else f"{domain}, sequence {sequence}"
+        title = f"{domain}, sequence {sequence}" if isinstance(domain, str) else f"sequence {sequence}"
         shown.append({"title": title, "tokens": tokens, "experts": experts.tolist()})
     return {"layers": [str(layer) for layer in layer_ids], "passages": shown}
 

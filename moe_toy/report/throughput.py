@@ -11,8 +11,8 @@ from moe_toy.errors import UserError
 
 ASSUMPTIONS = (
     "one sequence is decoded, token by token",
-    "a token misses layers x experts per token x (1 - hit rate) experts",
-    "each miss moves expert_bytes over a link of bandwidth_gbps (10^9 bytes per second), one after another",
+    "a token misses layers × experts per token × (1 − hit rate) experts",
+    "each miss moves expert_bytes over a link of bandwidth_gbps (10⁹ bytes per second), one after another",
     "loading does not overlap with the compute_ms that a token takes when all experts are resident",
 )
 

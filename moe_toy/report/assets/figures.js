@@ -14,8 +14,12 @@ function chooser(label, options, first, onChoice) {
 
 for (const element of document.querySelectorAll(".plot")) {
   const { data, layout } = readJson(element);
-  const options = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]] };
-  Plotly.newPlot(element, data, layout, options);
+  Plotly.newPlot(element, data, layout, {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: matchMedia("(hover: hover)").matches && "hover",
+    modeBarButtons: [["toImage", "resetScale2d"]],
+  });
   if (layout.meta?.choices) {
     const shown = (choice) => data.map((trace) => (trace.meta === undefined ? true : trace.meta === choice));
     const { label, choices, first } = layout.meta;

@@ -14,7 +14,7 @@ for (const element of document.querySelectorAll(".strongest")) {
       for (const [text, strength] of owned) {
         const chip = make("code", text, "chip");
         chip.title = `${Math.round(100 * strength)} % of its occurrences are led by expert ${expert}`;
-        chip.style.opacity = 0.55 + 0.45 * strength;
+        chip.style.opacity = 0.7 + 0.3 * strength;
         cell.append(chip);
       }
     });

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import plotly.graph_objects as go
 
-from moe_toy.report.figures.style import GREEN, INK, POLICY, dotted_level, new_figure
+from moe_toy.report.figures.style import DOTTED, INK, POLICY, new_figure
 from moe_toy.report.hit_rates import POLICIES, at_ratio, model_curve
 
 if TYPE_CHECKING:
     import pandas as pd
 
+RATIO = "cache ratio (experts held / active experts)"
+WIDEST = 10.0
+"""Ratio up to which curves are shown at first."""
+
 
 def hit_rate_curves(cache: pd.DataFrame, num_items: int, segment_length: int, marks: Mapping[str, float]) -> go.Figure:
     """Every policy at every capacity; other look-aheads of SCH wait in the legend. `marks` names cache ratios."""
-    figure = new_figure(x="cache ratio (experts held / active experts)", y="hit rate", height=420)
+    figure = new_figure(x=RATIO, y="hit rate", height=420)
     lengths = sorted(int(m) for m in cache.segment_length.dropna().unique())
     for policy, name in POLICIES.items():
         for length in lengths if policy == "sch" else [None]:
@@ -37,18 +42,19 @@ def hit_rate_curves(cache: pd.DataFrame, num_items: int, segment_length: int, ma
         x=curve.cache_ratio,
         y=curve.capacity / num_items,
         name="random experts",
-        line={"color": INK, "dash": "dot", "width": 1},
+        line=DOTTED,
         mode="lines",
         hovertemplate="%{y:.3f}",
     )
-    for text, ratio in marks.items():
-        dotted_level(figure, ratio, text, axis="x")
-    return figure.update_yaxes(range=[0, 1.04]).update_layout(hovermode="x unified").update_xaxes(rangemode="tozero")
+    for (text, ratio), dash in zip(marks.items(), ["solid", "dash"], strict=False):
+        line = {"color": INK, "dash": dash, "width": 1.5}
+        figure.add_scatter(x=[ratio] * 2, y=[0, 1], name=text, line=line, mode="lines", hoverinfo="skip")
+    return _over_ratio(figure, cache).update_yaxes(range=[0, 1.02])
 
 
 def miss_ratio_curves(cache: pd.DataFrame, segment_length: int) -> go.Figure:
     """What has to be loaded, per request, on a logarithmic axis, where a halving looks the same everywhere."""
-    figure = new_figure(x="cache ratio (experts held / active experts)", y="miss ratio", height=420)
+    figure = new_figure(x=RATIO, y="miss ratio", height=420)
     for policy, name in POLICIES.items():
         curve = model_curve(cache, policy, segment_length if policy == "sch" else None)
         curve = curve[curve.hit_rate < 1]
@@ -61,7 +67,8 @@ def miss_ratio_curves(cache: pd.DataFrame, segment_length: int) -> go.Figure:
             line={"width": 2.5} | POLICY[policy],
             mode="lines",
         )
-    return figure.update_yaxes(type="log", dtick="D2").update_layout(hovermode="x unified")
+    ticks = [1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002]
+    return _over_ratio(figure, cache).update_yaxes(type="log", tickvals=ticks, range=np.log10([0.002, 1]))
 
 
 def hit_rate_by_domain(cache: pd.DataFrame, segment_length: int, cache_ratio: float) -> go.Figure:
@@ -89,7 +96,7 @@ def _at(rows: pd.DataFrame, cache_ratio: float) -> pd.DataFrame:
 
 def tokens_per_second(throughput: pd.DataFrame, compute_ms: float) -> go.Figure:
     """Speed on the device given, over cache size, below that of a device which holds everything."""
-    figure = new_figure(x="cache ratio (experts held / active experts)", y="tokens per second")
+    figure = new_figure(x=RATIO, y="tokens per second")
     for policy, curve in throughput.groupby("policy", sort=False):
         figure.add_scatter(
             x=curve.cache_ratio,
@@ -105,7 +112,14 @@ def tokens_per_second(throughput: pd.DataFrame, compute_ms: float) -> go.Figure:
         x=[ratios.min(), ratios.max()],
         y=[1000 / compute_ms] * 2,
         name="all experts resident",
-        line={"color": GREEN, "dash": "dot", "width": 1},
+        line=DOTTED,
+        hovertemplate="%{y:.1f} tokens/s",
         mode="lines",
     )
-    return figure.update_layout(hovermode="x unified").update_yaxes(rangemode="tozero")
+    return _over_ratio(figure, throughput).update_yaxes(rangemode="tozero")
+
+
+def _over_ratio(figure: go.Figure, table: pd.DataFrame) -> go.Figure:
+    """Where caches are worth a look; a double click shows the rest."""
+    shown = min(float(table.cache_ratio.max()), WIDEST)
+    return figure.update_xaxes(range=[0, shown], hoverformat=".2f").update_layout(hovermode="x unified")

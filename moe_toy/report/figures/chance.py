@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import plotly.graph_objects as go
 
 from moe_toy.report.figures.consistency import interval
-from moe_toy.report.figures.style import BLUE, GREEN, INK, ORANGE, PINK, SKY, VERMILION, new_figure
+from moe_toy.report.figures.style import BLUE, DOTTED, GREEN, ORANGE, PINK, SKY, VERMILION, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NULLS = {
-    "sequence": ("tokens shuffled within their sequence", VERMILION, "dash"),
-    "domain": ("… within their domain", ORANGE, "dashdot"),
-    "corpus": ("… over the corpus", PINK, "dot"),
-    "token": ("… among equal tokens", GREEN, "longdash"),
+    "sequence": ("shuffled in each sequence", VERMILION, "dash"),
+    "domain": ("in each domain", ORANGE, "dashdot"),
+    "corpus": ("over the corpus", PINK, "dot"),
+    "token": ("among equal tokens", GREEN, "longdash"),
 }
 PARTS = {  # name -> (what it is more than, what it is, colour)
     "balance": (None, "corpus", PINK),
@@ -36,7 +36,7 @@ def srp_by_length(srp: pd.DataFrame, nulls: pd.DataFrame | None, floor: float) -
         y=rows.srp,
         error_y=interval(rows),
         customdata=rows.router_size,
-        hovertemplate="%{y:.3f}, segment router takes %{customdata:.2f} k experts",
+        hovertemplate="%{y:.3f}, with %{customdata:.2f} k experts a segment",
         name="model",
         line={"color": BLUE, "width": 3},
         marker={"size": 9},
@@ -51,12 +51,10 @@ def srp_by_length(srp: pd.DataFrame, nulls: pd.DataFrame | None, floor: float) -
                 name=name,
                 line=line,
                 mode="lines",
-                hoverinfo="y+name",
             )
-    figure.add_scatter(
-        x=lengths, y=[floor] * len(rows), name="floor 2k/(E+k)", line={"color": INK, "dash": "dot"}, mode="lines"
-    )
-    return figure.update_xaxes(type="category").update_yaxes(rangemode="tozero")
+    figure.add_scatter(x=lengths, y=[floor] * len(rows), name="floor 2k/(E+k)", line=DOTTED, mode="lines")
+    figure.update_layout(hovermode="x unified").update_yaxes(rangemode="tozero", hoverformat=".3f")
+    return figure.update_xaxes(type="category")
 
 
 def parts_of_score(nulls: pd.DataFrame, metric: str, by: str, title: str) -> go.Figure:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from moe_toy.report.figures.style import BLUE, GREEN, ORANGE, SEQUENTIAL, VERMILION, dotted_level, new_figure
+from moe_toy.report.figures.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    SEQUENTIAL,
+    VERMILION,
+    dotted_level,
+    dotted_mark,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +59,7 @@ def srp_by_domain(srp: pd.DataFrame, segment_length: int) -> go.Figure:
         marker={"color": BLUE, "size": 10},
         showlegend=False,
     )
-    dotted_level(figure, pooled, "all domains", axis="x")
+    dotted_mark(figure, pooled, "all domains")
     return figure.update_yaxes(type="category")
 
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import torch
 
 from moe_toy.metrics.correlation import pearson
-from moe_toy.report.figures.style import DIVERGING, INK, SEQUENTIAL, add_choices, new_figure
+from moe_toy.report.figures.style import DIVERGING, DOTTED, INK, SEQUENTIAL, add_choices, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,11 +87,12 @@ def srp_and_activation(srp: pd.DataFrame, layer_ids: Sequence[int], segment_leng
     experts = expert_rows(srp, segment_length)
     experts = experts[experts.activation_rate > 0]
     rates = np.geomspace(max(experts.activation_rate.min(), 1e-4), 1, 100)
-    line = {"color": INK, "dash": "dot", "width": 1}
-    figure.add_scatter(x=rates, y=2 * rates / (1 + rates), line=line, hoverinfo="skip", name="floor 2r/(1+r)")
+    figure.add_scatter(x=rates, y=2 * rates / (1 + rates), line=DOTTED, hoverinfo="skip", name="floor 2r/(1+r)")
+    even = {"color": INK, "dash": "dash", "width": 1}
+    figure.add_scatter(x=[even_rate] * 2, y=[0, 1], line=even, mode="lines", hoverinfo="skip", name="even use, k/E")
     figure.add_trace(_dots(experts.activation_rate, experts, layer_ids))
-    figure.add_vline(even_rate, line=line, annotation={"text": "k/E", "font": {"size": 11}})
-    return _coloured_by_layer(figure, layer_ids).update_xaxes(type="log", dtick="D1")
+    ticks = [0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+    return _coloured_by_layer(figure, layer_ids).update_xaxes(type="log", tickvals=ticks)
 
 
 def expert_rows(srp: pd.DataFrame, segment_length: int) -> pd.DataFrame:
@@ -104,7 +105,7 @@ def _dots(x: pd.Series, experts: pd.DataFrame, layer_ids: Sequence[int]) -> go.S
         x=x,
         y=experts.srp,
         mode="markers",
-        marker={"size": 7, "opacity": 0.8, "color": layers, "coloraxis": "coloraxis"},
+        marker={"size": 7, "line": {"width": 0.5, "color": INK}, "color": layers, "coloraxis": "coloraxis"},
         customdata=np.stack([layers, experts.expert.to_numpy(int)], -1),
         hovertemplate="layer %{customdata[0]}, expert %{customdata[1]}: SRP %{y:.3f} at %{x:.3f}<extra></extra>",
         showlegend=False,

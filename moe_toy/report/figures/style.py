@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import plotly.graph_objects as go
+from plotly.basedatatypes import BaseTraceType
 
 BLUE, VERMILION, GREEN, PINK, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 """Okabe and Ito: told apart by colour-blind readers; lines differ in dash or marker as well."""
@@ -16,15 +18,25 @@ POLICY = {
 }
 INK, GRID = "#808080", "rgba(128, 128, 128, 0.25)"
 """Mid-tones for a figure on its own; the page replaces them by its colours for light or dark."""
+DOTTED = {"color": INK, "width": 1, "dash": "dot"}
 DIVERGING = [[0, "rgb(0, 88, 160)"], [0.5, "rgba(128, 128, 128, 0)"], [1, "rgb(200, 70, 0)"]]
 """Blue, nothing, vermilion: the middle shows the page, light or dark."""
-SEQUENTIAL = "Cividis"
+SEQUENTIAL = [[0, "#1f63ad"], [0.5, "#8a9ba5"], [1, "#f2c14e"]]
+"""Dark to light blue to yellow, with both ends off black and white."""
+SERIES = [
+    {"color": colour, "symbol": symbol, "dash": dash}
+    for (symbol, dash), colour in product(
+        [("circle", "solid"), ("diamond", "dash"), ("square", "dot"), ("cross", "dashdot")],
+        [BLUE, VERMILION, GREEN, PINK, ORANGE, SKY],
+    )
+]
+"""Looks of models side by side."""
+TITLE = {"standoff": 8, "font": {"size": 13}}
 AXIS = {
     "gridcolor": GRID,
     "linecolor": GRID,
     "zeroline": False,
     "automargin": True,
-    "title": {"standoff": 8},
     "ticks": "",
 }
 
@@ -38,17 +50,17 @@ def new_figure(*, x: str, y: str, height: int = 340) -> go.Figure:
         margin={"l": 8, "r": 12, "t": 8, "b": 8},
         paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"color": INK, "size": 13},
+        font={"color": INK, "size": 13, "family": "system-ui, sans-serif"},
         legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
         hoverlabel={"align": "left"},
         modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": INK, "activecolor": BLUE},
-        xaxis=AXIS | {"title": {"text": x, "standoff": 8}},
-        yaxis=AXIS | {"title": {"text": y, "standoff": 8}},
+        xaxis=AXIS | {"title": TITLE | {"text": x}},
+        yaxis=AXIS | {"title": TITLE | {"text": y}},
     )
     return figure
 
 
-def add_choices(figure: go.Figure, label: str, choices: Mapping[str, Sequence[go.Figure | object]], first: int) -> None:
+def add_choices(figure: go.Figure, label: str, choices: Mapping[str, Sequence[BaseTraceType]], first: int) -> None:
     """Add the traces of every choice, of which number `first` is seen; the page lets the reader choose another.
 
     Traces that are in the figure already belong to all choices.
@@ -59,12 +71,13 @@ def add_choices(figure: go.Figure, label: str, choices: Mapping[str, Sequence[go
     figure.update_layout(meta={"label": label, "choices": list(choices), "first": first})
 
 
-def dotted_level(figure: go.Figure, value: float, text: str, *, axis: str = "y") -> None:
-    """A thin dotted line across, with its meaning written on it."""
-    draw = figure.add_hline if axis == "y" else figure.add_vline
-    draw(
-        value,
-        line={"color": INK, "width": 1, "dash": "dot"},
-        annotation={"text": text, "font": {"size": 11, "color": INK}},
-        annotation_position="bottom right" if axis == "y" else "top",
-    )
+def dotted_level(figure: go.Figure, value: float, text: str) -> None:
+    """A thin dotted line across, with its meaning written below its right end."""
+    label = {"text": text, "font": {"size": 11}}
+    figure.add_hline(value, line=DOTTED, annotation=label, annotation_position="bottom right")
+
+
+def dotted_mark(figure: go.Figure, value: float, text: str) -> None:
+    """A thin dotted line upwards, with its meaning written beside its foot."""
+    label = {"text": text, "font": {"size": 11}}
+    figure.add_vline(value, line=DOTTED, annotation=label, annotation_position="bottom right")
