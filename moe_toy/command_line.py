@@ -26,30 +26,32 @@ def run_checked(
 ) -> None:
     """Take the config of every job on the command line through each of `stages`, then hand over to Hydra's `main`.
 
-    A mistake of the user's is one line on standard error and exit code 2; everything else keeps its traceback.
+    A mistake of the user's is one line on standard error and exit code 2; everything else keeps its traceback. A sweep
+    goes through with its unfinished arms only, and leaves with exit code 1 if one of them is not done in the end.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises, so that we can tell mistakes from bugs
     arguments = sys.argv[1:]
-    sweep = None
     known_keys: list[str] = []
     try:
-        if not any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
-            with initialize_config_dir(str(config_dir), version_base="1.3"):
-                known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
-                sweep, hidden = compose_sweep(config, arguments)
-                configs = [] if sweep else [compose(config, overrides) for overrides in jobs(arguments)]
-            if sweep is not None:
-                sweep.check()
-                sweep.show()
-                sys.argv.append(hidden)
-                configs = [OmegaConf.create(arm.config) for arm in sweep.unfinished]
-            for stage in stages:
-                for cfg in configs:
-                    stage(cfg)
-        if sweep is None or sweep.unfinished:
-            main()
+        if any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
+            return main()
+        with initialize_config_dir(str(config_dir), version_base="1.3"):
+            known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
+            sweep = compose_sweep(config, arguments)
+            configs = [] if sweep else [compose(config, overrides) for overrides in jobs(arguments)]
         if sweep is not None:
-            sys.exit(sweep.conclude())
+            sweep.check()
+            configs = [OmegaConf.create(arm.config) for arm in sweep.unfinished]
+        for stage in stages:
+            for cfg in configs:
+                stage(cfg)
+        if sweep is None:
+            return main()
+        if configs:
+            sweep.show()
+            sys.argv.append(sweep.naming)
+            main()
+        sys.exit(sweep.conclude(config_dir / "claims.yaml"))
     except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, arguments, known_keys)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

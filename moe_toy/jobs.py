@@ -30,29 +30,31 @@ def jobs(arguments: Sequence[str], grid: Mapping[str, str] | None = None) -> Ite
     return (list(job) for job in itertools.product(*choices.values()))
 
 
-def compose_sweep(config: str, arguments: Sequence[str]) -> tuple[Sweep | None, str]:
-    """The sweep that the arguments name, if they do, every arm with the config that Hydra will give it.
-
-    The second value is an argument for Hydra that keeps what arms have in common out of their names.
-    """
+def compose_sweep(config: str, arguments: Sequence[str]) -> Sweep | None:
+    """The sweep that the arguments name, if they do, every arm with the config that Hydra will give it."""
     overrides = _parse(arguments)
     common = compose(config, [o.input_line for o in overrides if not o.is_sweep_override()], return_hydra_config=True)
     if common.get("sweep_name") is None:
-        return None, ""
+        return None
     grid = common.hydra.sweeper.params or {}
     varied = {*grid, *(o.get_key_element() for o in overrides if o.is_sweep_override())}
     shared = [o.key_or_group for o in overrides if not o.is_hydra_override() and o.get_key_element() not in varied]
     excluded = [*common.hydra.job.config.override_dirname.exclude_keys, *shared]
-    hidden = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(excluded)}]"
-    for_hydra = [*(o.input_line for o in overrides if o.is_hydra_override()), hidden]
+    naming = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(excluded)}]"
+    for_hydra = [*(o.input_line for o in overrides if o.is_hydra_override()), naming]
     arms = []
     for job in jobs(arguments, grid):
         choices = dict(assignment.split("=", 1) for assignment in job)
         arm = _as_hydra_resolves(compose(config, [*for_hydra, *job], return_hydra_config=True))
         arms.append(Arm({key: value for key, value in choices.items() if key in varied}, arm))
     parallel = common.hydra.launcher.get("n_jobs", 1)
-    directory = Path(common.hydra.sweep.dir)
-    return Sweep(common.sweep_name, directory, arms, parallel if parallel > 0 else os.cpu_count() or 1), hidden
+    return Sweep(
+        name=common.sweep_name,
+        directory=Path(common.hydra.sweep.dir),
+        arms=arms,
+        parallel=parallel if parallel > 0 else os.cpu_count() or 1,
+        naming=naming,
+    )
 
 
 def _as_hydra_resolves(cfg: DictConfig) -> dict[str, object]:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from moe_toy.report.sweep import RESULTS
 from moe_toy.sweep.arm import SEED, Arm
-
-RESULTS = "results.parquet"
 
 
 def write_results(arms: Sequence[Arm], directory: Path) -> None:

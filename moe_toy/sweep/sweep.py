@@ -22,6 +22,8 @@ class Sweep:
     arms: Sequence[Arm]
     parallel: int
     """How many arms run at a time."""
+    naming: str
+    """An argument that has Hydra leave what the arms have in common out of their names."""
 
     def check(self) -> None:
         """Raise `UserError` before anything starts if arms are not what their directories say."""
@@ -46,7 +48,7 @@ class Sweep:
     def show(self) -> None:
         show(self.name, self.arms, self.parallel)
 
-    def conclude(self) -> int:
+    def conclude(self, claims: Path) -> int:
         """Write what the finished arms found, show where all stand, and return the exit code."""
         done = [arm for arm in self.arms if arm.record.state is State.DONE]
         if done:
@@ -54,6 +56,6 @@ class Sweep:
             from moe_toy.sweep.results import write_results
 
             write_results(done, self.directory)
-            write_sweep_report(self.directory, self.directory)
+            write_sweep_report(self.directory, claims, out_dir=self.directory)
         self.show()
         return 0 if len(done) == len(self.arms) else EXIT_INCOMPLETE

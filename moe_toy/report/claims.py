@@ -1,0 +1,104 @@
+"""The paper's findings as tests over the seeds of a sweep: each holds, fails, stays open or was not measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from moe_toy.errors import UserError
+from moe_toy.report import claim_tests
+from moe_toy.report.claim_tests import Comparison, NotMeasuredError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Verdict(StrEnum):
+    HOLDS = "holds"
+    FAILS = "fails"
+    INCONCLUSIVE = "inconclusive"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison of a claim, a row of the table."""
+
+    claim: str
+    says: str
+    comparison: str
+    verdict: Verdict
+    seeds: int = 0
+    estimate: float = math.nan
+    """Mean over seeds, in the units of the metric, or a correlation."""
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    """Bounds of its 95 % interval."""
+    effect_size: float = math.nan
+    """Cohen's d of paired differences: mean over standard deviation, from zero or from the bound that is claimed."""
+    claimed: str = ""
+    """Where the estimate should lie."""
+
+
+def check_claims(results: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """One row per comparison of every claim in `file`, as fields of `Finding`, and `claim_verdict` of the whole claim.
+
+    `results` is that of a sweep: `arm`, `seed`, sizes, what the arms vary, and a column per metric.
+    """
+    import pandas as pd  # half a second
+
+    claims = yaml.safe_load(file.read_text())
+    findings = [finding for claim in claims for finding in check_claim(results, claim)]
+    table = pd.DataFrame([asdict(finding) for finding in findings])
+    table["claim_verdict"] = table.groupby("claim").verdict.transform(lambda verdicts: together(list(verdicts)))
+    return table
+
+
+def check_claim(results: pd.DataFrame, claim: dict[str, Any]) -> list[Finding]:
+    options = dict(claim)
+    key, says, name = (options.pop(part) for part in ("key", "says", "test"))
+    if name not in claim_tests.TESTS:
+        raise UserError(f"claim {key}: no test {name!r}; choose one of {', '.join(claim_tests.TESTS)}")
+    try:
+        comparisons = claim_tests.TESTS[name](claim_tests.with_derived(results), **options)
+    except NotMeasuredError as error:
+        return [Finding(key, says, str(error), Verdict.NOT_MEASURED)]
+    return [_finding(key, says, comparison) for comparison in comparisons]
+
+
+def _finding(key: str, says: str, comparison: Comparison) -> Finding:
+    mean, low, high = comparison.interval()
+    return Finding(
+        key,
+        says,
+        comparison.name,
+        verdict(low, high, comparison.above, comparison.below),
+        len(comparison.values),
+        mean,
+        low,
+        high,
+        comparison.effect_size(),
+        comparison.claimed(),
+    )
+
+
+def verdict(low: float, high: float, above: float, below: float) -> Verdict:
+    """Where an interval lies to what is claimed: inside, apart, or across its edge."""
+    if low > above and high < below:
+        return Verdict.HOLDS
+    if high < above or low > below:
+        return Verdict.FAILS
+    return Verdict.INCONCLUSIVE
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """A claim of several comparisons holds if all do, and fails if one does."""
+    if Verdict.FAILS in verdicts:
+        return Verdict.FAILS
+    return next((v for v in (Verdict.NOT_MEASURED, Verdict.INCONCLUSIVE) if v in verdicts), Verdict.HOLDS)
