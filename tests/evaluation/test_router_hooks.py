@@ -19,7 +19,7 @@ def watched(model, part=None) -> PretrainedModel:
 
 
 def break_experts(model, layer: int, broken: list[int]) -> None:
-    """Fill the parameters of some experts with NaN: they are stacked, in `experts` or, in JetMoE, right in the layer."""
+    """Fill the parameters of some experts with NaN: stacked in `experts` or, in JetMoE, right in the layer."""
     for name, parameter in model.named_parameters():
         if re.search(rf"layers\.{layer}\..*(mlp|block_sparse_moe|feed_forward)\.(experts\.|(in|out)put_linear)", name):
             parameter.data[broken] = torch.nan
