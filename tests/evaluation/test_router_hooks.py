@@ -8,14 +8,14 @@ from torch import nn
 
 from moe_toy.errors import UserError
 from moe_toy.evaluation.pretrained_model import PretrainedModel
-from moe_toy.evaluation.router_hooks import EVERY_OTHER_FAMILY, FAMILIES, RouterHooks, named_by_user
+from moe_toy.evaluation.router_hooks import EVERY_OTHER_FAMILY, RouterHooks, family_of, named_by_user
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, TOP_K, tiny_model
 
 TOKENS = torch.arange(10, 16)[None]  # few enough to leave experts unused
 
 
 def watched(model, part=None) -> PretrainedModel:
-    return PretrainedModel(model, FAMILIES.get(model.config.model_type, EVERY_OTHER_FAMILY), part=part)
+    return PretrainedModel(model, family_of(model.config.model_type), part=part)
 
 
 def break_experts(model, layer: int, broken: list[int]) -> None:
