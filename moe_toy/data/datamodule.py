@@ -111,12 +111,12 @@ class DomainDataModule(lightning.LightningDataModule):
             ) from error
 
     @property
-    def tokenizer_path(self) -> Path:
-        """Where the tokenizer is, or will be once it is prepared."""
+    def tokenizer_file(self) -> Path:
+        """The tokenizer.json in use; there once `prepare_data` has run."""
         return tokenizer_path(self.source, **self._tokenizer_options)
 
     def setup(self, stage: str | None = None) -> None:
-        self.tokenizer = Tokenizer.load(self.tokenizer_path)
+        self.tokenizer = Tokenizer.load(self.tokenizer_file)
         if self.tokenizer.vocab_size > self.vocab_size:
             raise UserError(
                 f"data.vocab_size={self.vocab_size} is smaller than the tokenizer's {self.tokenizer.vocab_size}"

@@ -56,7 +56,7 @@ class CheckpointTarget(ModelTarget):
                 f"{self.path} lies in no run directory with a config.yaml, so its tokenizer is unknown; give "
                 "data.tokenizer=FILE.json"
             )
-        path = instantiate(self._run_config["data"]).tokenizer_path
+        path = instantiate(self._run_config["data"]).tokenizer_file
         if not path.is_file():
             raise UserError(f"the tokenizer of {self.source} is not at {path} any more; give data.tokenizer=FILE.json")
         return path
