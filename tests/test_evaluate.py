@@ -246,7 +246,7 @@ def complain(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["target.path=nowhere"], "target.path=nowhere: there is no nowhere"),
+        (["target.path=nowhere"], "target.path: no such file, given nowhere"),
         (["target=trace"], "target.path is not set"),
         (["target=trace", "target.path=nowhere"], "target.path=nowhere does not exist"),
         (["target=runs"], "target.paths is empty"),
