@@ -50,9 +50,9 @@ def main(cfg: DictConfig) -> None:
 
 def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
-    if is_comparison(cfg):
-        instantiate(cfg.target).check()
-    else:
+    instantiate(cfg.metrics, _convert_="all")
+    instantiate(cfg.target).check()
+    if not is_comparison(cfg):
         build(cfg).check()
 
 

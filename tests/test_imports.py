@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "model": BASE | {"balance"},
     "data": BASE,
     "report": BASE | {"metrics", "results"},
-    "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results"},
+    "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results", "trace_file"},
     "training": BASE | {"model", "data", "balance", "report"},
     "callbacks": BASE | {"metrics", "report"},
     "sweep": {"errors", "model", "training", "report"},

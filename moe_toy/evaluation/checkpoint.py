@@ -16,16 +16,17 @@ from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, file_state
-from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.model.config import ModelConfig
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.training.checkpoint import PREFIX, load_checkpoint
+from moe_toy.training.checkpoint import BALANCER, load_checkpoint, model_config, model_state
 from moe_toy.training.lit_moe import next_token_losses
 
+KEY = "target.path"
 LAST = Path("checkpoints") / "last.ckpt"
 
 
 class CheckpointTarget(ModelTarget):
-    """`path` is a run directory, whose last checkpoint is taken, or a .ckpt file.
+    """`path` is a run directory, whose last checkpoint is taken, or a checkpoint.
 
     The checkpoint holds the model's own config; `config.yaml` of its run names the tokenizer and the balancing scheme.
     """
@@ -35,17 +36,15 @@ class CheckpointTarget(ModelTarget):
     def __init__(self, *, path: str | Path | None, device: str | None, batch_size: int) -> None:
         if path is None:
             raise UserError("target.path is not set; give a run directory of train.py or a .ckpt file")
+        is_run = (Path(path) / LAST).exists()
         self.source = str(path)
-        self.path = Path(path) / LAST if Path(path).is_dir() else Path(path)
-        self.name = Path(path).resolve().name if Path(path).is_dir() else self.path.stem
+        self.path = Path(path) / LAST if is_run else Path(path)
+        self.name = Path(path).resolve().name if is_run else self.path.stem
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = batch_size
 
     def check(self) -> None:
-        if not self.path.is_file():
-            raise UserError(f"target.path={self.source}: there is no {self.path}; give a run directory or a .ckpt file")
-        if "model" not in load_checkpoint(self.path).get("hyper_parameters", {}):
-            raise UserError(f"target.path={self.source}: {self.path} names no model; give a checkpoint of train.py")
+        self._config()
 
     def identity(self) -> dict[str, Any]:
         return {"file": str(self.path.resolve()), "state": file_state(self.path)}
@@ -62,18 +61,11 @@ class CheckpointTarget(ModelTarget):
         return path
 
     def limits(self) -> Limits:
-        settings = load_checkpoint(self.path)["hyper_parameters"]["model"]
-        return Limits(settings["vocab_size"], settings["max_seq_len"])
+        config = self._config()
+        return Limits(config.vocab_size, config.max_seq_len)
 
     def load(self) -> LoadedModel:
-        checkpoint = load_checkpoint(self.path)
-        settings = checkpoint["hyper_parameters"]["model"]
-        config = ModelConfig(**{**settings, "moe": MoEConfig(**settings["moe"])})
-        weights = {
-            name.removeprefix(PREFIX): tensor
-            for name, tensor in checkpoint["state_dict"].items()
-            if name.startswith(PREFIX)
-        }
+        config, weights = self._config(), model_state(load_checkpoint(self.path, KEY))
         model = MoETransformer(config, self._balancer(config, weights))
         try:
             model.load_state_dict(weights)
@@ -81,15 +73,18 @@ class CheckpointTarget(ModelTarget):
             raise UserError(f"{self.path} does not fit the model it names: {error}") from error
         return Checkpoint(model.to(self.device).eval())
 
+    def _config(self) -> ModelConfig:
+        return model_config(load_checkpoint(self.path, KEY))
+
     def _balancer(self, config: ModelConfig, weights: dict[str, Tensor]) -> LoadBalancer:
         """Only schemes with a saved state, such as a bias on the selection, matter to a trained model."""
         sizes = {"num_layers": len(config.moe_layers), "num_experts": config.moe.num_experts}
-        saved = {name for name in weights if name.startswith("balancer.")}
+        saved = {name for name in weights if name.startswith(BALANCER)}
         if not saved:
             return LoadBalancer(**sizes)
         if "balance" in self._run_config:
             return instantiate(self._run_config["balance"], **sizes)
-        if saved == {"balancer.bias"}:
+        if saved == {f"{BALANCER}bias"}:
             return LossFreeBias(rate=1.0, **sizes)  # the rate matters to training only
         raise UserError(
             f"{self.path} was trained with a balancing scheme whose settings are in the config.yaml of its run "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,7 @@ class Evaluation:
         self.save_trace = save_trace
 
     def check(self) -> None:
-        """Before anything is fetched."""
-        self.target.check()
+        """Of the text, before anything is fetched; the target checks itself."""
         if self.samples is not None:
             self.samples.source.check()
 
@@ -80,7 +78,7 @@ class Evaluation:
         if not (self.folder.path / SUMMARY).exists() or (self.save_trace and not (self.folder.path / TRACE).exists()):
             return None
         results = Results.load(self.folder.path)
-        return results if results.summary["settings"] == asdict(self.settings) else None
+        return results if results.summary["settings"] == self.settings.as_json() else None
 
     def _identity(self) -> dict[str, Any]:
         """What decides the routing."""

@@ -11,7 +11,7 @@ import torch
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.pretrained_model import PretrainedModel, first_number
-from moe_toy.evaluation.router_hooks import EVERY_OTHER_FAMILY, FAMILIES, Family, named_by_user
+from moe_toy.evaluation.router_hooks import Family, family_of, named_by_user
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, file_state
 
 if TYPE_CHECKING:
@@ -36,16 +36,16 @@ class HuggingFaceTarget(ModelTarget):
         self,
         *,
         path: str | Path | None,
-        revision: str | None,
-        dtype: str,
-        device_map: str | None,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device_map: str | None = None,
         batch_size: int,
-        part: Literal["encoder", "decoder"] | None,
-        trust_remote_code: bool,
-        router_modules: str | None,
-        router_output: Literal["logits", "indices"] | None,
-        num_experts: int | None,
-        top_k: int | None,
+        part: Literal["encoder", "decoder"] | None = None,
+        trust_remote_code: bool = False,
+        router_modules: str | None = None,
+        router_output: Literal["logits", "indices"] | None = None,
+        num_experts: int | None = None,
+        top_k: int | None = None,
     ) -> None:
         if path is None:
             raise UserError("target.path is not set; give a hub name or the folder of a model")
@@ -127,7 +127,7 @@ class HuggingFaceTarget(ModelTarget):
 
     def family(self) -> Family:
         if self.router_modules is None:
-            return FAMILIES.get(self.config.model_type, EVERY_OTHER_FAMILY)
+            return family_of(self.config.model_type)
         top_k = self.top_k or first_number(self.config, TOP_K_NAMES)
         if top_k is None and self.router_output == "logits":
             raise UserError(f"the config of {self.source} does not say how many experts a token has; give target.top_k")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -65,7 +64,7 @@ def summarize(
         "samples_per_domain": sum(sizes) // len(recording.domains),
         "sequence_length": sample.token_ids.shape[1],
         "loss": None if losses is None else float(losses.loss.mean()),
-        "settings": asdict(settings),
+        "settings": settings.as_json(),
     }
 
 

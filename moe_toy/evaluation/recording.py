@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from moe_toy.errors import UserError
 from moe_toy.routing import RoutingTrace
 
 
@@ -16,6 +17,7 @@ class Recording:
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
         self.domains: list[str] = []
+        self.sequence_length = 0
 
     def __iter__(self) -> Iterator[RoutingTrace]:
         for file in self.files:
@@ -23,7 +25,13 @@ class Recording:
 
     def read(self, file: Path) -> RoutingTrace:
         trace = RoutingTrace.load(file)
-        batch = len(trace.token_ids)
+        batch, seq = trace.token_ids.shape
+        self.sequence_length = self.sequence_length or seq
+        if seq != self.sequence_length:
+            raise UserError(
+                f"{file} has sequences of {seq} tokens, {self.files[0]} of {self.sequence_length}; evaluate one length "
+                "at a time"
+            )
         if trace.domain_ids is None:
             names, ids = [file.stem], torch.zeros(batch, dtype=torch.int64)
         else:

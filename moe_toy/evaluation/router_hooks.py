@@ -84,6 +84,10 @@ FAMILIES = {  # by config.model_type; one entry for each that differs
 }
 
 
+def family_of(model_type: str) -> Family:
+    return FAMILIES.get(model_type, EVERY_OTHER_FAMILY)
+
+
 class RouterHooks:
     """Keeps what each router of `model` decides during a forward pass, until `take` asks for it."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -28,3 +29,6 @@ class MetricSettings:
     null_repeats: PositiveInt = 1
     text_tokens: PositiveInt = 128
     """Length of the passage of each domain that is kept with its experts."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"segment_lengths": list(self.segment_lengths)}

@@ -98,7 +98,7 @@ def loss_table(recording: Recording) -> pd.DataFrame | None:
 
 
 def named_tokens(table: pd.DataFrame, tokenizer: Tokenizer | None) -> pd.DataFrame:
-    """The table of strongest tokens with their text beside their ids."""
+    """The table of strongest tokens with their text, where that is known."""
     return table.assign(token=[token_text(tokenizer, int(id)) for id in table.token_id])
 
 

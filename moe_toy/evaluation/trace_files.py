@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from moe_toy.errors import UserError
 from moe_toy.evaluation.routed_experts import IMPORTED, import_routed_experts
 from moe_toy.evaluation.target import file_state
-from moe_toy.trace_file import FORMAT
+from moe_toy.trace_file import FORMAT, check_format
 
 OURS = ".safetensors"
 
@@ -38,7 +38,9 @@ class TraceTarget:
 
     def check(self) -> None:
         for file in self._files():
-            if not is_ours(file) and self.num_experts is None:
+            if is_ours(file):
+                check_format(file, metadata_of(file))
+            elif self.num_experts is None:
                 raise UserError(f"{file} holds routed experts, which do not say of how many; give target.num_experts")
         if self.tokenizer is not None and not self.tokenizer.is_file():
             raise UserError(f"target.tokenizer={self.tokenizer}: no such file; give a tokenizer.json")
@@ -71,12 +73,15 @@ class TraceTarget:
 
 
 def is_ours(file: Path) -> bool:
-    """Whether it is a trace of ours, of whichever version; damage is told when it is read."""
+    """Whether it is a trace of ours, of whichever version."""
+    return metadata_of(file).get("format", "").startswith(FORMAT.split("/")[0])
+
+
+def metadata_of(file: Path) -> dict[str, str]:
     if file.suffix != OURS:
-        return False
+        return {}
     try:
         with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            return "format" in metadata and metadata["format"].startswith(FORMAT.split("/")[0])
-    except (OSError, SafetensorError):
-        return True
+            return opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is no readable safetensors file ({error}); write the trace again") from error

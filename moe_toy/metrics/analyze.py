@@ -17,6 +17,7 @@ from moe_toy.metrics.cache import CacheHitRate, Cold, Policy, Scope
 from moe_toy.metrics.specialization import domain_scores
 from moe_toy.metrics.srp import SRP
 from moe_toy.metrics.srp_intervals import SRPBootstrap
+from moe_toy.metrics.strongest_tokens import strongest_tokens
 from moe_toy.metrics.vocabulary import VocabularyScores, VocabularySpecialization
 from moe_toy.routing import RoutingTrace
 
@@ -49,8 +50,8 @@ def analyze(
     - `specialization`: layer, expert, kind (domain, input, predicted, target), value. Vocabulary kinds need
       `vocab_size`, and "predicted" needs `predicted_ids`.
     - `load`: layer, expert, domain, activation_rate (share of tokens that activate the expert; sums to top_k).
-    - `tokens`: layer, expert, kind (input, predicted, target), rank, token_id, strength: what an expert owns, strongest
-      first. Absent without `vocab_size`.
+    - `tokens`: layer, expert, kind (input, predicted, target), rank, token_id, token (its number), strength: what an
+      expert owns, strongest first. Absent without `vocab_size`.
 
     A column is empty where the row pools over it. `layer` is the row of the trace, domains go by name where known, else
     by number. `intervals` adds 95 % bounds (1000 Poisson resamples) to model and layer level. Raises `UserError` if
@@ -161,7 +162,9 @@ class _Analysis:
             "specialization": self._specialization(vocabulary),
             "load": self._load(),
         }
-        return tables | ({"tokens": self._tokens(vocabulary)} if vocabulary else {})
+        if vocabulary:
+            tables["tokens"] = strongest_tokens(vocabulary, "#{}".format, range(self.srp[1].num_layers))
+        return tables
 
     def _srp(self) -> pd.DataFrame:
         rows = []
@@ -211,17 +214,6 @@ class _Analysis:
         rows = [(self._experts() | {"kind": [kind]}, {"value": value}) for kind, value in values.items()]
         return _table(rows, ["layer", "expert", "kind"], ["value"])
 
-    def _tokens(self, vocabulary: dict[str, VocabularyScores]) -> pd.DataFrame:
-        rows = [
-            (
-                self._experts() | {"kind": [kind], "rank": range(scores.strongest_ids.shape[-1])},
-                {"token_id": scores.strongest_ids, "strength": scores.strongest},
-            )
-            for kind, scores in vocabulary.items()
-        ]
-        table = _table(rows, ["layer", "expert", "kind", "rank"], ["token_id", "strength"])
-        return table[table.token_id >= 0].reset_index(drop=True)
-
     def _load(self) -> pd.DataFrame:
         scores = self.srp[1].compute()  # a segment of one token: the share of tokens
         rows = [({"domain": [None]} | self._experts(), {"activation_rate": scores.expert.activation_rate})]
@@ -259,5 +251,5 @@ def _table(
             part[name] = columns[name].flatten().cpu().numpy()
         parts.append(part)
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*axes, *values])
-    numbers = {name: "Int64" for name in ("layer", "expert", "segment_length", "capacity", "rank") if name in axes}
+    numbers = {name: "Int64" for name in ("layer", "expert", "segment_length", "capacity") if name in axes}
     return table[[*axes, *values]].astype(numbers)

@@ -8,18 +8,18 @@ from torch import nn
 
 from moe_toy.errors import UserError
 from moe_toy.evaluation.pretrained_model import PretrainedModel
-from moe_toy.evaluation.router_hooks import EVERY_OTHER_FAMILY, FAMILIES, RouterHooks, named_by_user
+from moe_toy.evaluation.router_hooks import EVERY_OTHER_FAMILY, RouterHooks, family_of, named_by_user
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, TOP_K, tiny_model
 
 TOKENS = torch.arange(10, 16)[None]  # few enough to leave experts unused
 
 
 def watched(model, part=None) -> PretrainedModel:
-    return PretrainedModel(model, FAMILIES.get(model.config.model_type, EVERY_OTHER_FAMILY), part=part)
+    return PretrainedModel(model, family_of(model.config.model_type), part=part)
 
 
 def break_experts(model, layer: int, broken: list[int]) -> None:
-    """Fill the parameters of some experts with NaN: they are stacked, in `experts` or, in JetMoE, right in the layer."""
+    """Fill the parameters of some experts with NaN: stacked in `experts` or, in JetMoE, right in the layer."""
     for name, parameter in model.named_parameters():
         if re.search(rf"layers\.{layer}\..*(mlp|block_sparse_moe|feed_forward)\.(experts\.|(in|out)put_linear)", name):
             parameter.data[broken] = torch.nan
