@@ -43,6 +43,7 @@ def write_comparison(folders: Sequence[Path], out_dir: Path) -> Path:
     models = _by_name(folders)
     length = _common_length(models)
     ranking = ranked(models)
+    models = {name: models[name] for name in ranking.model}
     pairs, real = srp_with_sch(models), sch_with_caches(models)
     found = correlations(pairs, real)
     tables = {"models": ranking, "srp_sch": pairs, "sch_caches": real, "correlations": found}
@@ -130,7 +131,7 @@ def _headline(ranking: pd.DataFrame, found: pd.DataFrame, length: int) -> str:
     ):
         if not math.isnan(r.get(y, math.nan)):
             shown.append((f"r of {name}", f"{r[y]:.3f}", f"Pearson, over {rows}"))
-    verdict = f"Of {len(ranking)} models, {best.model} suits expert offloading best."
+    verdict = f"Of {len(ranking)} models, nearby tokens share their experts most in “{best.model}”."
     return f'<div class="headline"><p class="verdict">{escape(verdict)}</p>{tiles(shown)}</div>'
 
 
@@ -169,5 +170,5 @@ def _sections(models: Mapping[str, Results], tables: Mapping[str, pd.DataFrame],
     if length == paper.SEGMENT_LENGTH:
         measured = dict(zip(ranking.model, ranking.srp, strict=True))
         shown = {"SRP and groups G1–G4": context.srp_among_models(numbers, measured)}
-        sections.append(Section("Beside the paper's models", paper.READING, figures(shown), paper.PRECISION))
+        sections.append(Section("Beside the paper", paper.READING, figures(shown), paper.PRECISION))
     return sections

@@ -40,11 +40,8 @@ def _facts(summary: dict[str, Any]) -> str:
     ]
     if summary.get("total_parameters"):
         facts.append(f"{_count(summary['total_parameters'])} parameters, {_count(summary['active_parameters'])} active")
-    domains = max(len(summary["domains"]), 1)
-    facts.append(
-        f"{domains} domain{'s' * (domains > 1)} × {summary['samples_per_domain']} sequences × "
-        f"{summary['sequence_length']} tokens"
-    )
+    domains = f"{len(summary['domains'])} domains × " if len(summary["domains"]) > 1 else ""
+    facts.append(f"{domains}{summary['samples_per_domain']} sequences × {summary['sequence_length']} tokens")
     if summary.get("loss") is not None:
         facts.append(f"loss {summary['loss']:.3f} nats per token")
     return " · ".join(facts)
@@ -66,6 +63,10 @@ def _consistency(results: Results) -> Section:
     if srp.domain.notna().any():
         length = found["segment_length"]
         shown["By domain"] = consistency.srp_by_domain(srp, length)
+        if "loss" in results.tables:
+            shown["Consistency and difficulty | one dot per domain"] = consistency.srp_and_difficulty(
+                srp, results.tables["loss"], length
+            )
         shown["By layer and domain"] = consistency.srp_by_layer_and_domain(srp, summary["layer_ids"], length)
     return Section(
         "Consistency",
@@ -78,17 +79,22 @@ def _consistency(results: Results) -> Section:
 def _caches(results: Results) -> Section:
     summary, cache = results.summary, results.tables["cache"]
     found = summary["recommendation"]
-    num_items = len(summary["layer_ids"]) * summary["num_experts"]
     ratio = found["cache"]["cache_ratio"] if found["cache"] else paper.CACHE_RATIO
     marks = {f"recommended, {ratio:.2g}×": ratio} if found["cache"] else {}
     marks |= {f"the paper's rule, {paper.CACHE_RATIO:g}×": paper.CACHE_RATIO}
     length = found["segment_length"]
     shown = {
         "Hit rate by cache size | one cache shared by all layers, mean over domains": caches.hit_rate_curves(
-            cache, num_items, length, marks
+            cache, length, marks
         ),
         "Miss-ratio curve": caches.miss_ratio_curves(cache, length),
     }
+    if "nulls" in results.tables:
+        nulls = results.tables["nulls"]
+        nulls = nulls[(nulls.metric == "sch") & (nulls.segment_length == length)]
+        if len(nulls):
+            caption = "What SCH is made of | how much balance, domain, topic and order of tokens add"
+            shown[caption] = chance.parts_of_score(nulls, "sch", "cache_ratio", "cache ratio")
     if cache.domain.notna().any():
         shown["By domain"] = caches.hit_rate_by_domain(cache, length, ratio)
     note = ""
@@ -118,7 +124,7 @@ def _context(results: Results) -> Section | None:
     sch = at_ratio(model_curve(results.tables["cache"], "sch", paper.SEGMENT_LENGTH), 1.5)
     measured = pd.DataFrame({"model": [summary["name"]], "srp_16": [found["srp"]], "sch_1.5": [sch.hit_rate]})
     return Section(
-        "Beside the paper's models",
+        "Beside the paper",
         paper.READING,
         figures(
             {
@@ -161,11 +167,14 @@ def _balance(results: Results) -> Section | None:
     shown = {"By layer": balance.imbalance_by_layer(table, results.summary["layer_ids"])}
     if table.domain.notna().any():
         shown["By domain"] = balance.imbalance_by_domain(table)
+    everywhere = table[(table.scope == "corpus") & table.domain.isna()]
+    experts_in_all = len(results.summary["layer_ids"]) * results.summary["num_experts"]
     return Section(
         "Load balance",
         "Standard deviation of expert load over its mean: 0 is even. Even over everything is what training asks for; "
         "uneven within a segment is what a cache lives on. Both can be had at once.",
         figures(shown),
+        f"{int(everywhere.dead_experts.sum())} of {experts_in_all} experts were never chosen.",
     )
 
 

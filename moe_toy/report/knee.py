@@ -10,7 +10,7 @@ from jaxtyping import Float, Integer
 from moe_toy.errors import UserError
 
 SHARE = 0.95
-"""Of the greatest gain. On the curves of the paper's baseline this is its own advice, twice the active experts."""
+"""Of the greatest gain. On the published curves of the paper's baseline this gives about its own advice, 2x."""
 NO_GAIN = 0.01
 """A curve that never rises further above chance has no knee: what is left is noise."""
 

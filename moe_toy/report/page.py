@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -37,7 +38,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        return self.title.lower().replace(" ", "-")
+        return re.sub(r"\W+", "-", self.title.lower())
 
 
 def write_page(out_dir: Path, **content: Any) -> Path:
@@ -73,12 +74,19 @@ def figures(shown: Mapping[str, go.Figure]) -> str:
 
 
 def _figure(caption: str, figure: go.Figure) -> str:
+    for trace in figure.data:
+        for name in ("x", "y", "z", "customdata"):
+            values = getattr(trace, name, None)
+            if getattr(values, "dtype", None) == "float64":
+                trace[name] = None  # else plotly keeps the values, which are equal
+                trace[name] = values.astype("float32")  # enough to draw, at half the size
     title, _, more = caption.partition(" | ")
     small = f"<small>{escape(more)}</small>" if more else ""
+    text = figure.to_json().replace("\\u002f", "/")  # base64 is full of them
     height = int(figure.layout.height)
     return (
         f"<figure><figcaption>{escape(title)}{small}</figcaption>"
-        f'<div class="plot" style="min-height: {height}px">{_script(figure.to_json())}</div></figure>'
+        f'<div class="plot" style="min-height: {height}px">{_script(text)}</div></figure>'
     )
 
 

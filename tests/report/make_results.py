@@ -81,7 +81,12 @@ def balance(trace: RoutingTrace) -> pd.DataFrame:
     for domain, pool in [(None, None), *((name, d) for d, name in enumerate(trace.domains))]:
         for scope, field in (("corpus", "cv"), ("sequence", "sequence_cv"), ("segment", "segment_cv")):
             values = getattr(scores.overall, field) if pool is None else getattr(scores.by_domain, field)[pool]
-            rows += [{"layer": i, "domain": domain, "scope": scope, "cv": v} for i, v in enumerate(values.tolist())]
+            dead = (scores.overall if pool is None else scores.by_domain).dead_experts
+            dead = (dead if pool is None else dead[pool]).tolist()
+            rows += [
+                {"layer": i, "domain": domain, "scope": scope, "cv": v, "dead_experts": dead[i]}
+                for i, v in enumerate(values.tolist())
+            ]
     return pd.DataFrame(rows)
 
 

@@ -19,7 +19,7 @@ WIDEST = 10.0
 """Ratio up to which curves are shown at first."""
 
 
-def hit_rate_curves(cache: pd.DataFrame, num_items: int, segment_length: int, marks: Mapping[str, float]) -> go.Figure:
+def hit_rate_curves(cache: pd.DataFrame, segment_length: int, marks: Mapping[str, float]) -> go.Figure:
     """Every policy at every capacity; other look-aheads of SCH wait in the legend. `marks` names cache ratios."""
     figure = new_figure(x=RATIO, y="hit rate", height=420)
     lengths = sorted(int(m) for m in cache.segment_length.dropna().unique())
@@ -30,21 +30,21 @@ def hit_rate_curves(cache: pd.DataFrame, num_items: int, segment_length: int, ma
             figure.add_scatter(
                 x=curve.cache_ratio,
                 y=curve.hit_rate,
-                customdata=curve.capacity,
+                customdata=curve.capacity.to_numpy(int),
                 hovertemplate="%{y:.3f} with %{customdata} experts",
                 name=name if length is None else f"{name}, {length} tokens",
                 line={"width": 2.5 if seen else 1.5} | POLICY[policy],
                 mode="lines",
                 visible=True if seen else "legendonly",
             )
-    curve = model_curve(cache, "lru")
+    full = float(cache[cache.scope == "model"].cache_ratio.max())
     figure.add_scatter(
-        x=curve.cache_ratio,
-        y=curve.capacity / num_items,
+        x=[0, full],
+        y=[0, 1],
         name="random experts",
         line=DOTTED,
         mode="lines",
-        hovertemplate="%{y:.3f}",
+        hoverinfo="skip",
     )
     for (text, ratio), dash in zip(marks.items(), ["solid", "dash"], strict=False):
         line = {"color": INK, "dash": dash, "width": 1.5}
@@ -61,8 +61,7 @@ def miss_ratio_curves(cache: pd.DataFrame, segment_length: int) -> go.Figure:
         figure.add_scatter(
             x=curve.cache_ratio,
             y=1 - curve.hit_rate,
-            customdata=curve.capacity,
-            hovertemplate="%{y:.3f} with %{customdata} experts",
+            hovertemplate="%{y:.3f}",
             name=name,
             line={"width": 2.5} | POLICY[policy],
             mode="lines",

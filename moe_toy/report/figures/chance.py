@@ -46,7 +46,7 @@ def srp_by_length(srp: pd.DataFrame, nulls: pd.DataFrame | None, floor: float) -
         for null, (name, colour, dash) in NULLS.items():
             line = {"color": colour, "dash": dash, "width": 2}
             figure.add_scatter(
-                x=shown.segment_length.astype(str),
+                x=shown.segment_length.astype(int).astype(str),
                 y=shown[null],
                 name=name,
                 line=line,
@@ -60,10 +60,9 @@ def srp_by_length(srp: pd.DataFrame, nulls: pd.DataFrame | None, floor: float) -
 def parts_of_score(nulls: pd.DataFrame, metric: str, by: str, title: str) -> go.Figure:
     """The score split into what balance, domain, topic and the order of tokens add, over column `by`."""
     rows = nulls[nulls.metric == metric].sort_values(by)
+    values = [f"{value:g}" for value in rows[by]]
     figure = new_figure(x=title, y=metric.upper())
     for name, (without, within, colour) in PARTS.items():
         part = rows[within] - (rows[without] if without else 0)
-        figure.add_bar(
-            x=rows[by].astype(str), y=part, name=name, marker={"color": colour}, hovertemplate="%{y:.3f}", width=0.6
-        )
+        figure.add_bar(x=values, y=part, name=name, marker={"color": colour}, hovertemplate="%{y:.3f}", width=0.6)
     return figure.update_layout(barmode="relative", hovermode="x unified").update_xaxes(type="category")

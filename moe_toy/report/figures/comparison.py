@@ -129,7 +129,8 @@ def srp_by_domain(models: Mapping[str, Results], segment_length: int) -> go.Figu
         xgap=1,
         ygap=1,
     )
-    return figure.update_xaxes(type="category").update_yaxes(type="category", autorange="reversed")
+    figure.update_xaxes(type="category", showgrid=False)
+    return figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
 
 
 def _looks(count: int) -> list[dict[str, str]]:

@@ -81,6 +81,27 @@ def srp_by_layer_and_domain(srp: pd.DataFrame, layer_ids: Sequence[int], segment
     return figure.update_xaxes(type="category").update_yaxes(type="category", autorange="reversed")
 
 
+def srp_and_difficulty(srp: pd.DataFrame, loss: pd.DataFrame, segment_length: int) -> go.Figure:
+    """Whether text that the model predicts well is routed more consistently."""
+    rows = srp[(srp.level == "model") & (srp.segment_length == segment_length) & srp.domain.notna()]
+    rows = rows.merge(loss, on="domain")
+    bits = "bits_per_byte" in rows and rows.bits_per_byte.notna().all()
+    figure = new_figure(
+        x="bits per byte" if bits else "loss (nats per token)", y=f"SRP over {segment_length} tokens", height=400
+    )
+    figure.add_scatter(
+        x=rows.bits_per_byte if bits else rows.loss,
+        y=rows.srp,
+        text=rows.domain.astype(str),
+        textposition="top center",
+        textfont={"size": 11},
+        mode="markers+text",
+        marker={"color": BLUE, "size": 9},
+        hovertemplate="%{text}: SRP %{y:.3f} at %{x:.3f}<extra></extra>",
+    )
+    return figure
+
+
 def interval(rows: pd.DataFrame) -> dict[str, object] | None:
     """Error bars from 95 % bounds, which need not be symmetric; None where there are none."""
     if rows.ci_low.isna().all():

@@ -30,17 +30,17 @@ def activation_by_domain(load: pd.DataFrame, layer_ids: Sequence[int]) -> go.Fig
     choices = {}
     for row, layer in rows.groupby("layer"):
         grid = layer.pivot(index="domain", columns="expert", values="activation_rate")
-        rates = grid.to_numpy(float)
+        rates = np.nan_to_num(grid.to_numpy(float))  # a domain without text uses nothing
         home = rates.argmax(0) * 2 - rates.max(0)
         order = np.argsort(home, kind="stable")
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.log2(rates / rates.mean(1, keepdims=True))[:, order]
         choices[f"{layer_ids[row]}"] = [
             go.Heatmap(
                 z=np.clip(relative, -CUT, CUT),
                 y=grid.index.astype(str),
-                customdata=np.stack([rates[:, order], np.broadcast_to(grid.columns[order], rates.shape)], -1),
-                hovertemplate="expert %{customdata[1]}, %{y}: %{customdata[0]:.3f} of tokens<extra></extra>",
+                customdata=np.broadcast_to(grid.columns.to_numpy(int)[order], rates.shape),
+                hovertemplate="expert %{customdata}, %{y}: even use × 2^%{z:.1f}<extra></extra>",
                 coloraxis="coloraxis",
             )
         ]
@@ -100,7 +100,7 @@ def expert_rows(srp: pd.DataFrame, segment_length: int) -> pd.DataFrame:
 
 
 def _dots(x: pd.Series, experts: pd.DataFrame, layer_ids: Sequence[int]) -> go.Scatter:
-    layers = [layer_ids[row] for row in experts.layer]
+    layers = np.array(layer_ids)[experts.layer.to_numpy(int)]
     return go.Scatter(
         x=x,
         y=experts.srp,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 
 import plotly.graph_objects as go
 from plotly.basedatatypes import BaseTraceType
@@ -23,14 +22,12 @@ DIVERGING = [[0, "rgb(0, 88, 160)"], [0.5, "rgba(128, 128, 128, 0)"], [1, "rgb(2
 """Blue, nothing, vermilion: the middle shows the page, light or dark."""
 SEQUENTIAL = [[0, "#1f63ad"], [0.5, "#8a9ba5"], [1, "#f2c14e"]]
 """Dark to light blue to yellow, with both ends off black and white."""
+SHAPES = [("circle", "solid"), ("diamond", "dash"), ("square", "dot"), ("cross", "dashdot")]
 SERIES = [
     {"color": colour, "symbol": symbol, "dash": dash}
-    for (symbol, dash), colour in product(
-        [("circle", "solid"), ("diamond", "dash"), ("square", "dot"), ("cross", "dashdot")],
-        [BLUE, VERMILION, GREEN, PINK, ORANGE, SKY],
-    )
+    for colour, (symbol, dash) in zip([BLUE, VERMILION, GREEN, PINK, ORANGE, SKY] * 2, SHAPES * 3, strict=True)
 ]
-"""Looks of models side by side."""
+"""Looks of twelve models side by side."""
 TITLE = {"standoff": 8, "font": {"size": 13}}
 AXIS = {
     "gridcolor": GRID,
