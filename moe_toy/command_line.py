@@ -37,8 +37,8 @@ def run_checked(
             return main()
         with initialize_config_dir(str(config_dir), version_base="1.3"):
             known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
-            sweep = compose_sweep(config, arguments)
-            configs = [] if sweep else [compose(config, overrides) for overrides in jobs(arguments)]
+            configs = [compose(config, overrides) for overrides in jobs(arguments)]
+            sweep = compose_sweep(config, arguments) if configs[0].get("sweep_name") else None
         if sweep is not None:
             sweep.check()
             configs = [OmegaConf.create(arm.config) for arm in sweep.unfinished]

@@ -13,7 +13,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-import moe_toy.run_name  # noqa: F401  the resolver that names need
 from moe_toy.sweep.arm import Arm
 from moe_toy.sweep.sweep import Sweep
 
@@ -30,12 +29,10 @@ def jobs(arguments: Sequence[str], grid: Mapping[str, str] | None = None) -> Ite
     return (list(job) for job in itertools.product(*choices.values()))
 
 
-def compose_sweep(config: str, arguments: Sequence[str]) -> Sweep | None:
-    """The sweep that the arguments name, if they do, every arm with the config that Hydra will give it."""
+def compose_sweep(config: str, arguments: Sequence[str]) -> Sweep:
+    """The sweep that the arguments name, every arm with the config that Hydra will give it."""
     overrides = _parse(arguments)
     common = compose(config, [o.input_line for o in overrides if not o.is_sweep_override()], return_hydra_config=True)
-    if common.get("sweep_name") is None:
-        return None
     grid = common.hydra.sweeper.params or {}
     varied = {*grid, *(o.get_key_element() for o in overrides if o.is_sweep_override())}
     shared = [o.key_or_group for o in overrides if not o.is_hydra_override() and o.get_key_element() not in varied]

@@ -22,9 +22,9 @@ MAY_IMPORT = {
     "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results", "trace_file"},
     "training": BASE | {"model", "data", "balance", "report"},
     "callbacks": BASE | {"metrics", "report"},
-    "sweep": {"errors", "model", "training", "report"},
+    "sweep": {"errors", "run_name", "model", "training", "report"},
     "run_name": set(),
-    "jobs": {"errors", "run_name", "sweep"},
+    "jobs": {"sweep"},
     "command_line": {"errors", "jobs"},
     "export": BASE | {"model", "balance", "training", "data"},
 }

@@ -1,4 +1,4 @@
-"""Kinds of claims: each test turns the results of a sweep into numbers per seed and the range they are claimed to lie in.
+"""Kinds of claims: each test turns the results of a sweep into one number per seed and the range claimed for it.
 
 Arms of a seed share text and initial weights, so differences are taken within a seed and only their spread over seeds
 counts.
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from moe_toy.report import paper
-from moe_toy.report.knee import find_knee
+from moe_toy.report.knee import find_knee, gain_over_chance
 from moe_toy.report.student_t import mean_interval
 
 
@@ -102,8 +102,8 @@ def higher_at_equal(
 ) -> list[Comparison]:
     """One value of `column` gives a higher `metric` than others where their runs reach the same of `matched`.
 
-    The runs of a seed that share a value of `column` draw a line of `metric` over `matched`; the difference of two lines
-    is averaged over the range that both cover.
+    The runs of a seed that share a value of `column` draw a line of `metric` over `matched`; the difference of two
+    lines is averaged over the range that both cover.
     """
     _columns(results, metric, matched, column)
     comparisons = []
@@ -162,18 +162,22 @@ def prediction_improves(
 
 
 def knee(results: pd.DataFrame, *, segment_length: int, arm: str, near: float, margin: float) -> list[Comparison]:
-    """The cache, relative to the active experts, at which the hit-rate curve of SCH has its knee."""
+    """The cache, relative to the active experts, at which the hit-rate curve of SCH has its knee.
+
+    A curve that still gains over chance at its last point shows none.
+    """
     prefix = f"routing/sch@{segment_length}/ratio_"
     ratios = sorted(float(name.removeprefix(prefix)) for name in results if name.startswith(prefix))
-    if len(ratios) < 4:
-        raise NotMeasuredError(f"too few of {prefix}... for a curve")
+    if not ratios:
+        raise NotMeasuredError(f"no column {prefix}...")
     values = []
     for _, run in results[results.arm == arm].iterrows():
         active, items = run.top_k * run.num_moe_layers, run.num_experts * run.num_moe_layers
         capacity = np.arange(math.ceil(ratios[0] * active), int(ratios[-1] * active) + 1)
         hit_rate = np.interp(capacity / active, ratios, [run[f"{prefix}{ratio:g}"] for ratio in ratios])
+        gain = gain_over_chance(capacity, hit_rate, int(items))
         found = find_knee(capacity, hit_rate, int(items))
-        if found is not None:
+        if found is not None and gain[-1] < gain.max():
             values.append(found.capacity / active)
     return [Comparison(f"knee in {arm}", values, above=near - margin, below=near + margin)]
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from moe_toy.errors import UserError
 from moe_toy.report import claim_tests
@@ -24,6 +27,14 @@ class Verdict(StrEnum):
     FAILS = "fails"
     INCONCLUSIVE = "inconclusive"
     NOT_MEASURED = "not measured"
+
+
+STYLE = {
+    Verdict.HOLDS: "green",
+    Verdict.FAILS: "red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.NOT_MEASURED: "default",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,19 @@ def check_claim(results: pd.DataFrame, claim: dict[str, Any]) -> list[Finding]:
     except NotMeasuredError as error:
         return [Finding(key, says, str(error), Verdict.NOT_MEASURED)]
     return [_finding(key, says, comparison) for comparison in comparisons]
+
+
+def show_claims(checked: pd.DataFrame) -> None:
+    """Each claim with its verdict on the screen, its comparisons below it."""
+    console = Console()
+    for key, rows in checked.groupby("claim", sort=False):
+        whole, says = rows.claim_verdict.iloc[0], rows.says.iloc[0]
+        console.print(f"[bold]{key:<3}[{STYLE[whole]}]{whole}[/]: {escape(says)}[/]", highlight=False)
+        table = Table(box=None, show_header=False, padding=(0, 2), pad_edge=True)
+        for row in rows.itertuples():
+            numbers = (f"{row.estimate:.3f}", f"({row.ci_low:.3f} to {row.ci_high:.3f})", row.claimed, row.verdict)
+            table.add_row("", escape(row.comparison), *(numbers if row.verdict != Verdict.NOT_MEASURED else ()))
+        console.print(table)
 
 
 def _finding(key: str, says: str, comparison: Comparison) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,9 +93,9 @@ def _claims(checked: pd.DataFrame) -> Section:
     ]
     return Section(
         "Claims",
-        "Each comparison with its mean over seeds and 95 % interval. It holds if the interval lies where it is claimed to "
-        "be, fails if it lies outside, and stays open across the edge. A claim holds if all its comparisons do.",
-        html_table(table),
+        "Each comparison with its mean over seeds and 95 % interval. It holds if the interval lies where it is claimed "
+        "to be, fails if it lies outside, and stays open across the edge. A claim holds if all its comparisons do.",
+        html_table(checked[columns].replace({math.inf: None, -math.inf: None})),
     )
 
 

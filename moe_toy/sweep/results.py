@@ -20,7 +20,7 @@ def write_results(arms: Sequence[Arm], directory: Path) -> None:
 
 
 def result(arm: Arm) -> dict[str, Any]:
-    """`arm`, `seed`, `run_dir` (beside the table), sizes and costs, what the arm varies, and every metric by its key."""
+    """`arm`, `seed`, `run_dir` (beside the table), sizes and costs, what it varies, and every metric by its key."""
     return {
         "arm": arm.name,
         "seed": arm.seed,
