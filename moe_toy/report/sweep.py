@@ -88,9 +88,7 @@ def _headline(verdicts: pd.Series) -> str:
 
 
 def _claims(checked: pd.DataFrame) -> Section:
-    table = checked[
-        ["claim", "says", "comparison", "verdict", "estimate", "ci_low", "ci_high", "claimed", "effect_size"]
-    ]
+    columns = ["claim", "says", "comparison", "verdict", "estimate", "ci_low", "ci_high", "claimed", "effect_size"]
     return Section(
         "Claims",
         "Each comparison with its mean over seeds and 95 % interval. It holds if the interval lies where it is claimed "
