@@ -107,7 +107,7 @@ def srp_and_specialization(results: pd.DataFrame) -> go.Figure:
                 marker={"color": style["color"], "symbol": style["symbol"], "size": 9},
                 hovertemplate=f"%{{y}}, {name}: %{{x:.2f}}<extra></extra>",
             )
-    return figure.update_yaxes(type="category", autorange="reversed")
+    return figure.update_yaxes(type="category", autorange="reversed").update_xaxes(range=[-1, 1])
 
 
 def curves(histories: Mapping[str, Sequence[pd.DataFrame]], metrics: Mapping[str, str], first: str) -> go.Figure:
