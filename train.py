@@ -21,6 +21,7 @@ def main(cfg: DictConfig) -> None:
     import torch
     from lightning.pytorch import seed_everything
 
+    from moe_toy.training.accumulation import accumulated_batches
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
     from moe_toy.training.session import closing, greet, quieten, record_config, say_goodbye
@@ -33,6 +34,10 @@ def main(cfg: DictConfig) -> None:
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
     loggers = list(instantiate(cfg.logger).values())
     trainer = instantiate(cfg.trainer, callbacks=list(instantiate(cfg.callbacks).values()), logger=loggers)
+    if cfg.global_batch_size is not None:
+        trainer.accumulate_grad_batches = accumulated_batches(
+            cfg.global_batch_size, batch_size=cfg.data.batch_size, num_ranks=trainer.world_size
+        )
     record_config(OmegaConf.to_container(cfg, resolve=True), Path(cfg.run_dir), loggers)
     greet(module)
     with closing(loggers):
@@ -47,10 +52,16 @@ def check(cfg: DictConfig) -> None:
     import torch
 
     from moe_toy.errors import UserError
+    from moe_toy.training.accumulation import check_accumulation
     from moe_toy.training.checkpoint import check_fits
     from moe_toy.training.config import OptimizerConfig
 
     OptimizerConfig(**cfg.optimizer)
+    check_accumulation(
+        cfg.global_batch_size,
+        batch_size=cfg.data.batch_size,
+        accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
+    )
     with torch.device("meta"):
         model = build_model(cfg)
     for key in ("sequence_length", "validation_length"):
