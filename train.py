@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from moe_toy.command_line import run_checked
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
     from moe_toy.model.transformer import MoETransformer
 
 # Heavy imports stay inside functions, so that --help answers at once.
@@ -22,9 +24,10 @@ def main(cfg: DictConfig) -> None:
     from lightning.pytorch import seed_everything
 
     from moe_toy.training.accumulation import accumulated_batches
+    from moe_toy.training.checkpoint import load_weights
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
-    from moe_toy.training.session import closing, greet, quieten, record_config, say_goodbye
+    from moe_toy.training.session import closing, greet, quieten, record_config, record_tokenizer, say_goodbye
 
     quieten()
     if cfg.threads is not None:
@@ -32,13 +35,16 @@ def main(cfg: DictConfig) -> None:
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
+    if cfg.init_from is not None:
+        load_weights(Path(cfg.init_from), module.model)
     loggers = list(instantiate(cfg.logger).values())
-    trainer = instantiate(cfg.trainer, callbacks=list(instantiate(cfg.callbacks).values()), logger=loggers)
+    trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
     if cfg.global_batch_size is not None:
         trainer.accumulate_grad_batches = accumulated_batches(
             cfg.global_batch_size, batch_size=cfg.data.batch_size, num_ranks=trainer.world_size
         )
     record_config(OmegaConf.to_container(cfg, resolve=True), Path(cfg.run_dir), loggers)
+    record_tokenizer(data.tokenizer_file, Path(cfg.run_dir))
     greet(module)
     with closing(loggers):
         if cfg.ckpt_path is None:
@@ -70,14 +76,31 @@ def check(cfg: DictConfig) -> None:
                 f"data.{key} ({cfg.data[key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
                 f"lower data.{key} or raise model.max_seq_len"
             )
+    if model.balancer.looks_ahead and cfg.trainer.overfit_batches:
+        raise UserError(
+            "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "
+            "use balance.estimate=prefix"
+        )
     if cfg.ckpt_path is not None:
         check_fits(Path(cfg.ckpt_path), model)
+    if cfg.init_from is not None:
+        if cfg.ckpt_path is not None:
+            raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
+        check_fits(Path(cfg.init_from), model, key="init_from")
     instantiate(cfg.data).check()
 
 
 def prepare(cfg: DictConfig) -> None:
     """Assemble the text, train the tokenizer and tokenize, unless that is done: it may fail for want of a network."""
     instantiate(cfg.data).prepare_data()
+
+
+def build_callbacks(cfg: DictConfig) -> "list[Callback]":
+    from lightning.pytorch.callbacks import ProgressBar
+
+    callbacks = instantiate(cfg.callbacks).values()
+    # Lightning refuses a progress bar together with enable_progress_bar=false.
+    return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
 
 
 def build_model(cfg: DictConfig) -> "MoETransformer":

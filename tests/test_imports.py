@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "training": BASE | {"model", "data", "balance", "report"},
     "callbacks": BASE | {"metrics", "report"},
     "command_line": {"errors"},
-    "export": BASE | {"model", "balance", "training"},
+    "export": BASE | {"model", "balance", "training", "data"},
 }
 LIBRARIES = {  # where a heavy or framework-bound library may be imported
     "lightning": {"training", "callbacks", "data"},

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 
 import train
 from moe_toy.command_line import run_name
+from moe_toy.data.tokenizer import Tokenizer
+from moe_toy.errors import UserError
 from tests.paths import CONF
 
 SMALL = [
@@ -88,6 +90,7 @@ def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run)
     assert config["model"]["vocab_size"] == 300  # interpolations are resolved
     assert (run_dir / "curves.png").stat().st_size > 10_000
     assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert Tokenizer.load(run_dir / "tokenizer.json").vocab_size == 300
 
 
 def test_resuming_in_the_middle_gives_the_weights_of_the_uninterrupted_run(run):
@@ -99,6 +102,18 @@ def test_resuming_in_the_middle_gives_the_weights_of_the_uninterrupted_run(run):
     assert resumed.step.min() >= 4
     for name, expected in weights(whole).items():
         torch.testing.assert_close(weights(rest)[name], expected, rtol=0, atol=0)
+
+
+def test_a_new_run_starts_from_the_weights_of_another(run):
+    first = run("first", "trainer.max_steps=2", "logger=csv")
+    path = f"{first}/checkpoints/last.ckpt"
+    second = run("second", "trainer.max_steps=1", "logger=csv", "balance=loss_free", f"init_from={path}")
+    trained = pd.read_csv(first / "metrics.csv")["val/loss"].dropna().iloc[-1]
+    assert pd.read_csv(second / "metrics.csv")["val/loss"].dropna().iloc[0] == trained
+    with pytest.raises(UserError, match="init_from and ckpt_path contradict each other"):
+        run("third", f"init_from={path}", f"ckpt_path={path}")
+    with pytest.raises(UserError, match=r"init_from: .* does not fit this model"):
+        run("fourth", "moe.num_experts=4", f"init_from={path}")
 
 
 def test_wandb_runs_offline_with_curves_and_pictures(run):

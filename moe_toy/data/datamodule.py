@@ -112,8 +112,13 @@ class DomainDataModule(lightning.LightningDataModule):
                 f"cannot keep tokens under data.root={self.root} ({error}); choose another with MOE_TOY_DATA"
             ) from error
 
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer.json in use; there once `prepare_data` has run."""
+        return tokenizer_path(self.source, **self._tokenizer_options)
+
     def setup(self, stage: str | None = None) -> None:
-        self.tokenizer = Tokenizer.load(tokenizer_path(self.source, **self._tokenizer_options))
+        self.tokenizer = Tokenizer.load(self.tokenizer_file)
         if self.tokenizer.vocab_size > self.vocab_size:
             raise UserError(
                 f"data.vocab_size={self.vocab_size} is smaller than the tokenizer's {self.tokenizer.vocab_size}"

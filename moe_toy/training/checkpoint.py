@@ -5,37 +5,60 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moe_toy.errors import UserError
+from moe_toy.model.config import ModelConfig, MoEConfig
 
 PREFIX = "model."
+BALANCER = "balancer."
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint at `path`, on the CPU; only tensors and plain values are unpickled."""
+def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
+    """The checkpoint at `path`, given as `key`, on the CPU; only tensors and plain values are unpickled."""
     if not path.is_file():
-        raise UserError(f"ckpt_path: no such file, given {path}; pass a .ckpt file of a run directory's checkpoints/")
+        raise UserError(f"{key}: no such file, given {path}; pass a .ckpt file of a run directory's checkpoints/")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"ckpt_path: {path} is damaged or not a checkpoint of ours; pass another one") from error
+        raise UserError(f"{key}: {path} is damaged or not a checkpoint of ours; pass another one") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"ckpt_path: {path} holds no training state; pass a checkpoint that train.py wrote")
+        raise UserError(f"{key}: {path} holds no training state; pass a checkpoint that train.py wrote")
     return checkpoint
 
 
-def check_fits(path: Path, model: nn.Module) -> None:
-    """Refuse a checkpoint whose weights have other names or shapes than the configured model's."""
-    saved = {
-        name.removeprefix(PREFIX): tuple(tensor.shape)
-        for name, tensor in load_checkpoint(path)["state_dict"].items()
-        if name.startswith(PREFIX)
-    }
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Give `model` the weights saved at `path`, and the state of its balancer if that was saved too."""
+    wanted, saved = model.state_dict(), model_state(load_checkpoint(path, key="init_from"))
+    model.load_state_dict({name: tensor for name, tensor in saved.items() if name in wanted}, strict=False)
+
+
+def check_fits(path: Path, model: nn.Module, key: str = "ckpt_path") -> None:
+    """Refuse a checkpoint, given as `key`, whose tensors have other names or shapes than the configured model's.
+
+    Where only weights are taken from it (`init_from`), the balancers may differ.
+    """
+    saved, wanted = (
+        {name: tuple(t.shape) for name, t in state.items() if key != "init_from" or not name.startswith(BALANCER)}
+        for state in (model_state(load_checkpoint(path, key)), model.state_dict())
+    )
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
             raise UserError(
-                f"ckpt_path: {path} does not fit this model: {name} is {saved.get(name, 'absent')} in the checkpoint "
+                f"{key}: {path} does not fit this model: {name} is {saved.get(name, 'absent')} in the checkpoint "
                 f"and {wanted.get(name, 'absent')} in the config; use the model and moe settings it was trained with"
             )
+
+
+def model_config(checkpoint: dict[str, Any]) -> ModelConfig:
+    """The config of the model that was saved, which every checkpoint of ours carries."""
+    saved = checkpoint.get("hyper_parameters", {}).get("model")
+    if saved is None:
+        raise UserError("the checkpoint carries no model config; pass one that train.py wrote")
+    return ModelConfig(**{**saved, "moe": MoEConfig(**saved["moe"])})
+
+
+def model_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The state of the model that was saved, its balancer's included."""
+    state = checkpoint["state_dict"]
+    return {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}

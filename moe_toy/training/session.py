@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,9 @@ EXPECTED_WARNINGS = (
 CONTENTS = {
     "curves.png": "the curves of this run",
     "metrics.csv": "every logged number",
+    "strongest_tokens.csv": "which tokens belong most to each expert",
     "config.yaml": "the resolved config",
+    "tokenizer.json": "the tokenizer it was trained with",
     "checkpoints": "last.ckpt, best.ckpt; continue with ckpt_path=...",
     "wandb": "offline run: `wandb sync` its folder to see it online",
     "tensorboard": "`tensorboard --logdir` shows it",
@@ -48,6 +51,12 @@ def record_config(config: dict[str, Any], run_dir: Path, loggers: Sequence[Logge
     for logger in loggers:
         if not isinstance(logger, CSVLogger):
             logger.log_hyperparams(config)
+
+
+@rank_zero_only
+def record_tokenizer(file: Path, run_dir: Path) -> None:
+    """The tokenizer, in the run directory: without it the weights mean nothing."""
+    shutil.copyfile(file, run_dir / "tokenizer.json")
 
 
 @rank_zero_only
@@ -90,4 +99,4 @@ def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     log.info("run directory: %s", run_dir)
     for name, meaning in CONTENTS.items():
         if (run_dir / name).exists():
-            log.info("  %-12s %s", name, meaning)
+            log.info("  %-20s %s", name, meaning)

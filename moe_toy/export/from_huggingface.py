@@ -1,0 +1,114 @@
+"""`python -m moe_toy.export.from_huggingface folder=... out=...`: a Hugging Face folder as a run directory of ours.
+
+It gets checkpoints/last.ckpt and, if the folder has one, tokenizer.json: what evaluation and `train.py init_from=...`
+need.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moe_toy.errors import UserError
+from moe_toy.export.arguments import run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedConfig
+
+    from moe_toy.model.config import ModelConfig
+
+log = logging.getLogger(__name__)
+TRAINING_ONLY = {"z_loss_coefficient", "backend", "init_std", "activation_checkpointing"}
+
+
+def main(folder: Path, out: Path) -> None:
+    import torch
+
+    from moe_toy.export.families import FAMILIES
+    from moe_toy.export.folders import new_folder
+    from moe_toy.export.read_config import read_config
+    from moe_toy.export.to_huggingface import TOKENIZER
+    from moe_toy.export.weights import to_ours
+    from moe_toy.training.checkpoint import PREFIX
+
+    their_config = load_config(folder)
+    family = FAMILIES[their_config.model_type]
+    config = read_config(their_config, family)
+    state = to_ours(load_state(folder), config, family)
+    with new_folder(out) as run_dir:
+        (run_dir / "checkpoints").mkdir()
+        checkpoint = {
+            "hyper_parameters": {"model": asdict(config)},
+            "state_dict": {PREFIX + name: tensor for name, tensor in state.items()},
+        }
+        torch.save(checkpoint, run_dir / "checkpoints" / "last.ckpt")
+        overrides = [f"init_from={out / 'checkpoints' / 'last.ckpt'}", *model_overrides(config)]
+        if (folder / TOKENIZER).is_file():
+            shutil.copyfile(folder / TOKENIZER, run_dir / TOKENIZER)
+            overrides.append(f"data.tokenizer={out / TOKENIZER}")
+    log.info("%s: to fine-tune it, python train.py %s", out, " ".join(overrides))
+
+
+def load_config(folder: Path) -> "PreTrainedConfig":
+    from transformers import AutoConfig
+
+    from moe_toy.export.families import FAMILIES
+
+    if not (folder / "config.json").is_file():
+        raise UserError(f"folder: there is no config.json in {folder}; give the folder of a Hugging Face model")
+    with unreadable_is_a_mistake(folder):
+        config = AutoConfig.from_pretrained(folder)
+    if config.model_type not in FAMILIES:
+        raise UserError(f"folder: {folder} is a {config.model_type}; it must be one of {', '.join(FAMILIES)}")
+    return config
+
+
+def load_state(folder: Path) -> dict[str, "Tensor"]:
+    """All tensors, in fp32; nothing is executed and nothing fetched."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as their_logging
+
+    their_logging.disable_progress_bar()
+    with unreadable_is_a_mistake(folder):
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    if absent := sorted(loading["missing_keys"]):  # transformers would start them at random
+        raise UserError(f"folder: {folder} lacks {len(absent)} tensors, such as {absent[0]}; is it whole?")
+    return model.state_dict()
+
+
+@contextmanager
+def unreadable_is_a_mistake(folder: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # as transformers raises them
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"folder: {folder} cannot be loaded ({reason}); is it whole?") from error
+
+
+def model_overrides(config: "ModelConfig") -> Iterator[str]:
+    """What to pass to train.py for this model."""
+    values: dict[str, Any] = asdict(config)
+    groups = {"moe": values.pop("moe"), "data": {"vocab_size": values.pop("vocab_size")}, "model": values}
+    for group, numbers in groups.items():
+        yield from (f"{group}.{key}={value}" for key, value in numbers.items() if key not in TRAINING_ONLY)
+
+
+if __name__ == "__main__":
+    run(
+        main,
+        "moe_toy.export.from_huggingface",
+        "Write the model in a Hugging Face folder as a run directory, to evaluate or fine-tune it.",
+        {
+            "folder": "a Hugging Face folder of one of the classes that moe_toy.export writes",
+            "out": "the run directory to write; it must not exist",
+        },
+    )

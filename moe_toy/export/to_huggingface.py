@@ -1,0 +1,73 @@
+"""From a checkpoint of ours to a folder that transformers loads with its own classes."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from moe_toy.errors import UserError
+from moe_toy.export.families import Family, exact_family
+from moe_toy.export.folders import new_folder
+from moe_toy.export.weights import SELECTION_BIAS, to_theirs
+from moe_toy.model.config import ModelConfig
+from moe_toy.training.checkpoint import load_checkpoint, model_config, model_state
+
+log = logging.getLogger(__name__)
+TOKENIZER = "tokenizer.json"
+
+
+def export(checkpoint: Path, out: Path) -> None:
+    """Write weights, config and, if the run directory of `checkpoint` has one, the tokenizer.
+
+    Raises `UserError` if no class of transformers computes exactly the same.
+    """
+    saved = load_checkpoint(checkpoint, key="checkpoint")
+    config, state = model_config(saved), model_state(saved)
+    bias = state.get(SELECTION_BIAS)
+    family = exact_family(config, has_selection_bias=bias is not None and bool(bias.any()))
+    tokenizer = checkpoint.resolve().parent.parent / TOKENIZER
+    with new_folder(out) as folder:
+        eos_id = write_tokenizer(tokenizer, folder, config.max_seq_len) if tokenizer.is_file() else None
+        write_model(state, config, family, folder, eos_id)
+    log.info("%s: a %s model; load it with transformers.AutoModelForCausalLM.from_pretrained", out, family.model_type)
+    if eos_id is None:
+        log.info("without a tokenizer: there is no %s", tokenizer)
+
+
+def write_model(
+    state: dict[str, Tensor], config: ModelConfig, family: Family, folder: Path, eos_id: int | None
+) -> None:
+    """safetensors and config.json, as transformers itself lays them out."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging as their_logging
+
+    their_logging.disable_progress_bar()
+    fields = family.config_fields(config) | {"eos_token_id": eos_id, "dtype": "float32"}
+    try:
+        their_config = AutoConfig.for_model(family.model_type, **fields)
+    except ValueError as error:  # a model type that it does not know
+        raise UserError(
+            f"this version of transformers has no {family.model_type}, the only class that is exact for this model; "
+            "install a newer one"
+        ) from error
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+        model = AutoModelForCausalLM.from_config(their_config)
+    model.load_state_dict(to_theirs(state, config, family), assign=True)
+    model.save_pretrained(folder)
+
+
+def write_tokenizer(file: Path, folder: Path, max_length: int) -> int:
+    """tokenizer.json and its config, as AutoTokenizer reads them; returns the id that ends a text."""
+    from transformers import PreTrainedTokenizerFast
+
+    from moe_toy.data.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(file)
+    eos = tokenizer.backend.id_to_token(tokenizer.eos_id)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend, eos_token=eos, model_max_length=max_length
+    ).save_pretrained(folder)
+    return tokenizer.eos_id
