@@ -14,6 +14,7 @@ from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer import build_optimizer, build_schedule
+from moe_toy.training.sharding import shard
 
 NO_TARGET = -100
 
@@ -32,6 +33,10 @@ class LitMoE(LightningModule):
         self.optimizer_config = optimizer
         # A checkpoint carries what it takes to build its model again.
         self.save_hyperparameters({"model": asdict(model.config), "optimizer": asdict(optimizer)}, logger=False)
+
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
         if self.model.balancer.looks_ahead:
