@@ -61,6 +61,7 @@ def check(cfg: DictConfig) -> None:
     from moe_toy.training.accumulation import check_accumulation
     from moe_toy.training.checkpoint import check_fits
     from moe_toy.training.config import OptimizerConfig
+    from moe_toy.training.sharded_checkpoint import is_sharded
 
     OptimizerConfig(**cfg.optimizer)
     check_accumulation(
@@ -83,6 +84,11 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.ckpt_path is not None:
         check_fits(Path(cfg.ckpt_path), model)
+        if is_sharded(Path(cfg.ckpt_path)) and isinstance(cfg.trainer.strategy, str):
+            raise UserError(
+                f"ckpt_path: {cfg.ckpt_path} is a folder of shards, which trainer.strategy={cfg.trainer.strategy} "
+                "cannot continue; use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
+            )
     if cfg.init_from is not None:
         if cfg.ckpt_path is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
