@@ -6,12 +6,13 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import OmegaConf, open_dict, read_write
 
 from moe_toy.sweep.arm import Arm
 from moe_toy.sweep.sweep import Sweep
@@ -42,8 +43,8 @@ def compose_sweep(config: str, arguments: Sequence[str]) -> Sweep:
     arms = []
     for job in jobs(arguments, grid):
         choices = dict(assignment.split("=", 1) for assignment in job)
-        arm = _as_hydra_resolves(compose(config, [*for_hydra, *job], return_hydra_config=True))
-        arms.append(Arm({key: value for key, value in choices.items() if key in varied}, arm))
+        resolved = _as_hydra_resolves(config, [*for_hydra, *job])
+        arms.append(Arm({key: value for key, value in choices.items() if key in varied}, resolved))
     parallel = common.hydra.launcher.get("n_jobs", 1)
     return Sweep(
         name=common.sweep_name,
@@ -54,8 +55,9 @@ def compose_sweep(config: str, arguments: Sequence[str]) -> Sweep:
     )
 
 
-def _as_hydra_resolves(cfg: DictConfig) -> dict[str, object]:
-    """The plain values that the job of a multirun will see."""
+def _as_hydra_resolves(config: str, overrides: list[str]) -> dict[str, Any]:
+    """The plain values that a job of a multirun will see."""
+    cfg = compose(config, overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     try:
         directory = os.path.abspath(os.path.join(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir))
