@@ -120,7 +120,7 @@ def _measured(results: pd.DataFrame, directory: Path) -> list[Section]:
         ),
         Section("Consistency", "How well one fixed set of experts could serve 16 tokens.", figures(consistency)),
         Section(
-            "Balance", "What SRP goes with: even use over all text, or even use within each passage?", figures(balance)
+            "Balance", "What SRP goes with: even use over all text, or within each passage?", figures(balance)
         ),
         Section(
             "Specialization",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -36,13 +36,13 @@ class Record:
 def read_record(directory: Path) -> Record:
     """An arm recorded as running is `INTERRUPTED` once no process holds its lock."""
     try:
-        record = Record(**json.loads((directory / RECORD).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # nothing there, or damaged by hand
+        saved = json.loads((directory / RECORD).read_text())
+        record = Record(State(saved["state"]), float(saved["seconds"]), saved["error"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # nothing there, or damaged by hand
         return Record()
-    state = State(record.state)
-    if state is State.RUNNING and not is_locked(directory):
-        state = State.INTERRUPTED
-    return Record(state, record.seconds, record.error)
+    if record.state is State.RUNNING and not is_locked(directory):
+        return replace(record, state=State.INTERRUPTED)
+    return record
 
 
 def lock(directory: Path) -> FileLock:
