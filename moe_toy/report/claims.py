@@ -64,11 +64,12 @@ def check_claims(results: pd.DataFrame, file: Path) -> pd.DataFrame:
     """
     import pandas as pd  # half a second
 
-    claims = yaml.safe_load(file.read_text())
-    findings = [finding for claim in claims for finding in check_claim(results, claim)]
-    table = pd.DataFrame([asdict(finding) for finding in findings])
-    table["claim_verdict"] = table.groupby("claim").verdict.transform(lambda verdicts: together(list(verdicts)))
-    return table
+    rows = []
+    for claim in yaml.safe_load(file.read_text()):
+        findings = check_claim(results, claim)
+        whole = together([finding.verdict for finding in findings])
+        rows += [{**asdict(finding), "claim_verdict": whole} for finding in findings]
+    return pd.DataFrame(rows)
 
 
 def check_claim(results: pd.DataFrame, claim: dict[str, Any]) -> list[Finding]:

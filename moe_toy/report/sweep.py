@@ -119,9 +119,7 @@ def _measured(results: pd.DataFrame, directory: Path) -> list[Section]:
             html_table(_arms(results)),
         ),
         Section("Consistency", "How well one fixed set of experts could serve 16 tokens.", figures(consistency)),
-        Section(
-            "Balance", "What SRP goes with: even use over all text, or within each passage?", figures(balance)
-        ),
+        Section("Balance", "What SRP goes with: even use over all text, or within each passage?", figures(balance)),
         Section(
             "Specialization",
             "Over experts: does serving few domains, or few tokens, go with being used in runs?",

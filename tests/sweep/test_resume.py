@@ -36,9 +36,9 @@ def test_without_checkpoints_a_run_starts_anew(tmp_path):
 
 def test_metrics_up_to_the_checkpoint_come_back_once_even_after_two_interruptions(run_dir):
     last = run_dir / "checkpoints" / "last.ckpt"
-    with pytest.raises(KeyboardInterrupt), earlier_metrics(run_dir, last):
-        pd.DataFrame({"step": [5], "loss": [1.8]}).to_csv(run_dir / "metrics.csv", index=False)
-        raise KeyboardInterrupt
+    interrupted = earlier_metrics(run_dir, last)
+    interrupted.__enter__()  # and never left
+    pd.DataFrame({"step": [5], "loss": [1.8]}).to_csv(run_dir / "metrics.csv", index=False)
     with earlier_metrics(run_dir, last):
         pd.DataFrame({"step": [5, 6], "loss": [1.7, 1.6]}).to_csv(run_dir / "metrics.csv", index=False)
     metrics = pd.read_csv(run_dir / "metrics.csv")
