@@ -77,6 +77,9 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(arguments, sweep, tmp
     for name, expected in whole.items():
         torch.testing.assert_close(weights(baseline)[name], expected, rtol=0, atol=0)
 
+    assert sweep(*command, "arm=baseline") == 0  # a part of the grid leaves the rest of the results alone
+    assert len(pd.read_parquet(tmp_path / "outputs" / "sweeps" / "smoke" / "results.parquet")) == 2
+
     (baseline / "arm.json").unlink()  # as if killed after the last checkpoint
     assert sweep(*command) == 0
     pd.testing.assert_frame_equal(pd.read_csv(baseline / "metrics.csv"), metrics)
@@ -103,7 +106,7 @@ def test_a_failing_arm_stops_no_other_and_shows_in_the_exit_code(sweep, tmp_path
 def test_launchers_run_arms_in_processes_of_their_own(sweep, tmp_path, monkeypatch, launcher, plugin):
     pytest.importorskip(f"hydra_plugins.{plugin}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    assert sweep("sweep=smoke", "arm=nolb", "seed=7", "trainer.max_steps=1", f"hydra/launcher={launcher}") == 0
-    arm = tmp_path / "outputs" / "sweeps" / "smoke" / "arm=nolb,seed=7"
+    assert sweep("sweep=smoke", "arm=nolb", "trainer.max_steps=1", f"hydra/launcher={launcher}") == 0
+    arm = tmp_path / "outputs" / "sweeps" / "smoke" / "arm=nolb"
     assert read_record(arm).state is State.DONE
     assert (arm / "checkpoints" / "last.ckpt").exists()

@@ -13,10 +13,15 @@ from moe_toy.sweep.arm import SEED, Arm
 
 
 def write_results(arms: Sequence[Arm], directory: Path) -> None:
+    """Add these arms to the table, or replace their rows: a command may run a part of the grid."""
+    path, part = directory / RESULTS, directory / f"{RESULTS}.part"
     table = pd.DataFrame([result(arm) for arm in arms])
-    part = directory / f"{RESULTS}.part"
+    if path.exists():
+        before = pd.read_parquet(path)
+        others = ~before.run_dir.isin(table.run_dir) & [(directory / run).is_dir() for run in before.run_dir]
+        table = pd.concat([before[others], table])
     table.to_parquet(part, index=False)
-    part.replace(directory / RESULTS)
+    part.replace(path)
 
 
 def result(arm: Arm) -> dict[str, Any]:

@@ -50,7 +50,9 @@ def quieten() -> None:
 @rank_zero_only
 def record_config(config: dict[str, Any], run_dir: Path, loggers: Sequence[Logger]) -> None:
     """The resolved config, in the run directory and with the loggers that show it."""
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    part = run_dir / "config.yaml.part"
+    part.write_text(yaml.safe_dump(config, sort_keys=False))
+    part.replace(run_dir / "config.yaml")  # whole or absent, however the run ends
     for logger in loggers:
         if not isinstance(logger, CSVLogger):
             logger.log_hyperparams(config)
