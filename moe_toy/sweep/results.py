@@ -18,8 +18,8 @@ def write_results(arms: Sequence[Arm], directory: Path) -> None:
     table = pd.DataFrame([result(arm) for arm in arms])
     if path.exists():
         before = pd.read_parquet(path)
-        others = ~before.run_dir.isin(table.run_dir) & [(directory / run).is_dir() for run in before.run_dir]
-        table = pd.concat([before[others], table])
+        kept = [run not in set(table.run_dir) and (directory / run).is_dir() for run in before.run_dir]
+        table = pd.concat([before[kept], table])
     table.to_parquet(part, index=False)
     part.replace(path)
 
