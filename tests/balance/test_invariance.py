@@ -1,6 +1,8 @@
 """However a batch is split, recomputed or compiled, a scheme gives the same gradients; where it cannot, it says so."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,11 +11,12 @@ from torch import Tensor
 from moe_toy.balance.auxiliary import AuxiliaryLoss
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
+from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.training.lit_moe import next_token_losses
-from tests.model.conftest import make_config  # noqa: F401 (a fixture)
+from tests.model.conftest import MODEL, MOE, make_config  # noqa: F401 (make_config is a fixture)
+from tests.paths import ROOT
 
-CPP_COMPILER = shutil.which("g++") or shutil.which("clang++")
 SPLITS = {"1x8": 1, "2x4": 2, "4x2": 4}
 EXACT = {
     "none": None,
@@ -93,17 +96,17 @@ def test_activation_checkpointing_changes_nothing(make_config, scheme):  # noqa:
     assert distance(plain, recomputed) < 1e-11
 
 
-@pytest.mark.parametrize("scheme", ["segment", "exact", "prefix", "ema", "loss_free"])
-def test_compilation_changes_nothing(make_config, scheme):  # noqa: F811
-    check_compiled(make_config(), scheme, backend="aot_eager")
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compilation_changes_nothing(backend):
+    """In a process of its own: the compiler cannot see through the checks of shapes that pytest adds."""
+    if backend == "inductor" and not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("inductor needs a C++ compiler")
+    code = f"from tests.balance.test_invariance import check_compiled; check_compiled({backend!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.skipif(not CPP_COMPILER, reason="inductor needs a C++ compiler")
-def test_compilation_to_machine_code_changes_nothing(make_config):  # noqa: F811
-    check_compiled(make_config(num_layers=1), "exact", backend="inductor")
-
-
-def check_compiled(config, scheme: str, backend: str) -> None:
-    torch._dynamo.reset()
-    plain, compiled = two_steps(make_model(config, scheme), 2), two_steps(make_model(config, scheme), 2, backend)
+def check_compiled(backend: str) -> None:
+    config = ModelConfig(**MODEL | {"num_layers": 1}, moe=MoEConfig(**MOE))
+    plain, compiled = (two_steps(make_model(config, "exact"), 2, way) for way in (None, backend))
     assert distance(plain, compiled) < 1e-11
