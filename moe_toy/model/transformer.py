@@ -68,6 +68,26 @@ class MoETransformer(nn.Module):
 
     def forward(self, token_ids: Int[Tensor, "batch seq"]) -> ModelOutput:
         """Predict the next token at each position of sequences of at most `max_seq_len` tokens."""
+        x, routings = self._run_blocks(token_ids)
+        logits = self.unembedding(self.norm(x))
+
+        balance = self.balancer.loss(routings)
+        z = torch.stack([z_loss(routing.logits) for routing in routings])
+        return ModelOutput(
+            logits=logits,
+            aux_loss=balance.objective + self.config.moe.z_loss_coefficient * z.sum(),
+            aux_terms={**balance.terms, "z_loss": z.mean().detach()},
+            trace=self._trace(token_ids, logits, routings),
+        )
+
+    @torch.no_grad()
+    def route(self, token_ids: Int[Tensor, "batch seq"]) -> Int[Tensor, "layer batch seq k"]:
+        """Where the tokens go, without counting them and without the cost of logits."""
+        return torch.stack([routing.expert_ids for routing in self._run_blocks(token_ids)[1]])
+
+    def _run_blocks(
+        self, token_ids: Int[Tensor, "batch seq"]
+    ) -> tuple[Float[Tensor, "batch seq hidden"], list[Routing]]:
         x = self.embedding(token_ids)
         rotation = self.rotation[:, : token_ids.shape[1]]
         biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
@@ -80,16 +100,7 @@ class MoETransformer(nn.Module):
                 x, routing = block(x, rotation, bias)
             if routing is not None:
                 routings.append(routing)
-        logits = self.unembedding(self.norm(x))
-
-        balance = self.balancer.loss(routings)
-        z = torch.stack([z_loss(routing.logits) for routing in routings])
-        return ModelOutput(
-            logits=logits,
-            aux_loss=balance.objective + self.config.moe.z_loss_coefficient * z.sum(),
-            aux_terms={**balance.terms, "z_loss": z.mean().detach()},
-            trace=self._trace(token_ids, logits, routings),
-        )
+        return x, routings
 
     @torch.no_grad()
     def _trace(self, token_ids: Tensor, logits: Tensor, routings: list[Routing]) -> RoutingTrace:
