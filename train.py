@@ -21,12 +21,14 @@ def main(cfg: DictConfig) -> None:
     import torch
     from lightning.pytorch import seed_everything
 
+    from moe_toy.training.allocator import keep_freed_memory
     from moe_toy.training.checkpoint import load_weights
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
     from moe_toy.training.session import closing, greet, quieten, record_config, record_tokenizer, say_goodbye
 
     quieten()
+    keep_freed_memory()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)

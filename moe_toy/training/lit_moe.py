@@ -33,12 +33,11 @@ class LitMoE(LightningModule):
         self.save_hyperparameters({"model": asdict(model.config), "optimizer": asdict(optimizer)}, logger=False)
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
-        output = self.model(batch.token_ids)
-        loss = next_token_losses(output.logits, batch.token_ids).mean()
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        output = self.model(batch.token_ids, only_loss=True)
+        self.log("train/loss", output.loss.detach(), prog_bar=True)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
         self.log_dict({f"train/{name}": value for name, value in output.aux_terms.items()})
-        return {"loss": loss + output.aux_loss, "trace": output.trace.with_domains(batch.domain_ids)}
+        return {"loss": output.loss + output.aux_loss, "trace": output.trace.with_domains(batch.domain_ids)}
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
         output = self.model(batch.token_ids)
