@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from moe_toy.command_line import run_checked
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
     from moe_toy.model.transformer import MoETransformer
 
 # Heavy imports stay inside functions, so that --help answers at once.
@@ -37,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.init_from is not None:
         load_weights(Path(cfg.init_from), module.model)
     loggers = list(instantiate(cfg.logger).values())
-    trainer = instantiate(cfg.trainer, callbacks=list(instantiate(cfg.callbacks).values()), logger=loggers)
+    trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
     record_config(OmegaConf.to_container(cfg, resolve=True), Path(cfg.run_dir), loggers)
     record_tokenizer(data.tokenizer_file, Path(cfg.run_dir))
     greet(module)
@@ -77,6 +79,14 @@ def check(cfg: DictConfig) -> None:
 def prepare(cfg: DictConfig) -> None:
     """Assemble the text, train the tokenizer and tokenize, unless that is done: it may fail for want of a network."""
     instantiate(cfg.data).prepare_data()
+
+
+def build_callbacks(cfg: DictConfig) -> "list[Callback]":
+    from lightning.pytorch.callbacks import ProgressBar
+
+    callbacks = instantiate(cfg.callbacks).values()
+    # Lightning refuses a progress bar together with enable_progress_bar=false.
+    return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
 
 
 def build_model(cfg: DictConfig) -> "MoETransformer":

@@ -44,7 +44,7 @@ def test_every_config_file_composes_and_builds(compose_run, path, tmp_path):
         model = train.build_model(cfg)
     assert model.config.vocab_size == cfg.data.vocab_size
     OptimizerConfig(**cfg.optimizer)
-    callbacks = list(instantiate(cfg.callbacks).values())
+    callbacks = train.build_callbacks(cfg)
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
     assert set(callbacks) <= set(trainer.callbacks)
 

@@ -82,6 +82,10 @@ def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run)
     assert {"routing/srp@16", "routing/srp@4/layer_01", "routing/srp@16/layer_01", "routing/srp@16/fruit"} & set(
         metrics.columns
     ) == {"routing/srp@16", "routing/srp@16/layer_01", "routing/srp@16/fruit"}
+    assert metrics["routing/saturation"].notna().sum() == len(validated) - 1
+    assert metrics.dropna(subset="val/loss").iloc[-1].filter(like="routing/sch@16").between(0, 1).all()
+    assert len([name for name in metrics if not name.startswith("train/")]) <= 150
+    assert set(pd.read_csv(run_dir / "strongest_tokens.csv").expert) <= set(range(8))
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert config["model"]["vocab_size"] == 300  # interpolations are resolved
     assert (run_dir / "curves.png").stat().st_size > 10_000
@@ -116,7 +120,9 @@ def test_wandb_runs_offline_with_curves_and_pictures(run):
     run_dir = run("offline", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=wandb")
     (offline,) = (run_dir / "wandb").glob("offline-run-*")
     assert list(offline.glob("*.wandb"))
-    assert list((offline / "files" / "media" / "images" / "routing").glob("experts_by_domain_*.png"))
+    media = offline / "files" / "media"
+    assert list((media / "images" / "routing" / "experts_by_domain").glob("layers_00-01_*.png"))
+    assert list((media / "table" / "routing").glob("strongest_tokens_*.table.json"))
     assert (run_dir / "metrics.csv").exists()
 
 
@@ -154,3 +160,19 @@ def test_every_balancing_scheme_trains(run, balance):
 def test_every_variant_trains(run, moe):
     run_dir = run(moe, "trainer.max_steps=2", "logger=csv", "callbacks=none", moe=[f"moe={moe}"])
     assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+
+
+@pytest.mark.corpus
+def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
+    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
+    short = ["data.sequence_length=128", "data.batch_size=4", "data.validation_samples=1", "optimizer.warmup_steps=3"]
+    quiet = ["logger=csv", "callbacks=none", "trainer.enable_progress_bar=false", "threads=1"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [*short, *quiet, "trainer.max_steps=20", f"run_dir={tmp_path}", "name=corpus"])
+    train.check(cfg)
+    train.prepare(cfg)
+    train.main.__wrapped__(cfg)
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    losses = metrics["val/loss"].dropna()
+    assert losses.iloc[-1] < losses.iloc[0] - 0.5
+    assert len(metrics.filter(like="val/loss/").columns) == 11

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torchmetrics import Metric
 from moe_toy.routing import RoutingTrace
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -25,19 +27,23 @@ class Subject:
     """What is being measured: the numbers that metrics are built from and names are made of."""
 
     num_experts: int
+    top_k: int
     layer_ids: tuple[int, ...]
     vocab_size: int
     domains: tuple[str, ...]
     token_bytes: Tensor
+    token_text: Callable[[int], str]
+    """What a token id stands for."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The keywords that every routing metric takes."""
+        return {"num_layers": len(self.layer_ids), "num_experts": self.num_experts}
 
     @property
     def shape(self) -> dict[str, int]:
-        """The keywords that every routing metric takes."""
-        return {
-            "num_layers": len(self.layer_ids),
-            "num_experts": self.num_experts,
-            "num_domains": len(self.domains),
-        }
+        """The keywords of a metric that counts by domain."""
+        return self.sizes | {"num_domains": len(self.domains)}
 
 
 class RoutingCallback(Callback):
@@ -92,10 +98,12 @@ def subject_of(trainer: Trainer, module: LightningModule) -> Subject:
     config, data = module.model.config, trainer.datamodule
     return Subject(
         num_experts=config.moe.num_experts,
+        top_k=config.moe.top_k,
         layer_ids=config.moe_layers,
         vocab_size=config.vocab_size,
         domains=data.domains,
         token_bytes=data.token_bytes,
+        token_text=lambda token_id: data.tokenizer.decode([token_id]),
     )
 
 
@@ -121,3 +129,11 @@ def log_figure(loggers: Sequence[WandbLogger | TensorBoardLogger], key: str, fig
             logger.log_image(key, [image], step=step)
         else:
             logger.experiment.add_image(key, image, step, dataformats="HWC")
+
+
+def log_table(trainer: Trainer, key: str, table: pd.DataFrame) -> None:
+    """Hand a table to W&B, and keep it in the run directory as `<last part of key>.csv`."""
+    table.to_csv(Path(trainer.default_root_dir) / f"{key.rpartition('/')[2]}.csv", index=False)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(key, dataframe=table, step=trainer.global_step)

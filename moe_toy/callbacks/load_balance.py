@@ -9,16 +9,16 @@ from moe_toy.metrics.load_balance import LoadBalance
 
 
 class LoadBalanceCallback(RoutingCallback):
-    """Logs, as mean over layers and per layer (`/layer_03`):
+    """Logs, as mean over layers and, with `per_layer`, for each (`/layer_03`):
 
     `routing/max_violation` and `routing/load_cv` over the whole validation set (global balance), the same with
     `@sequence` within each sequence and `routing/load_cv@{m}` within segments of m tokens (local balance), and
     `routing/dead_experts`, summed over layers.
     """
 
-    def __init__(self, *, segment_length: int) -> None:
+    def __init__(self, *, segment_length: int, per_layer: bool) -> None:
         super().__init__()
-        self.segment_length = segment_length
+        self.segment_length, self.per_layer = segment_length, per_layer
 
     def build(self, subject: Subject) -> dict[str, Metric]:
         return {"load": LoadBalance(**subject.shape, segment_length=self.segment_length)}
@@ -35,5 +35,5 @@ class LoadBalanceCallback(RoutingCallback):
         curves = {"routing/dead_experts": score.dead_experts.sum().item()}
         for key, values in per_layer.items():
             curves[key] = values.mean().item()
-            curves |= by_layer(key, values, self.subject)
+            curves |= by_layer(key, values, self.subject) if self.per_layer else {}
         return curves

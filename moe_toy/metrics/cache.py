@@ -51,12 +51,11 @@ class CacheScores:
     """Of `hit_rate`: plain mean of the domains' bounds, as the paper reports it. None without a resampler."""
     interval_by_domain: Interval | None = None
 
-    def at_ratio(self, cache_ratio: float) -> Float64[Tensor, " row"]:
+    def at_ratio(self, cache_ratio: float, *, by_domain: bool = False) -> Float64[Tensor, "*domain row"]:
         """Hit rate at one cache ratio; NaN if that is no whole number of experts, or more than there are."""
+        rates = self.by_domain if by_domain else self.hit_rate
         matching = (self.cache_ratio - cache_ratio).abs() < 1e-9
-        if not matching.any():
-            return torch.full_like(self.hit_rate[:, 0], torch.nan)
-        return self.hit_rate[:, matching][:, 0]
+        return rates[..., matching][..., 0] if matching.any() else torch.full_like(rates[..., 0], torch.nan)
 
 
 def cache_hits(
@@ -85,9 +84,11 @@ def cache_hits(
         )
     hits_at = torch.zeros(rows, batch, num_items, dtype=torch.int64)
     distinct = torch.zeros(rows, batch, dtype=torch.int64)
-    kernel.count_hits(
-        requests.numpy(), num_items, kernel.POLICIES[policy], segment_length, hits_at.numpy(), distinct.numpy()
-    )
+    counted = requests.numpy(), num_items, hits_at.numpy(), distinct.numpy()
+    if policy == "lru":
+        kernel.count_lru_hits(*counted)
+    else:
+        kernel.count_hits(*counted, kernel.POLICIES[policy], segment_length)
     hits = hits_at.cumsum(-1)
     total = torch.full_like(distinct, seq * width)
     if cold == "hit":

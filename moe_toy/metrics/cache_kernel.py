@@ -4,6 +4,8 @@ With unique eviction keys the cache of capacity C + 1 always holds the cache of 
 stack describes them all: its top C items are the cache of capacity C, and a request for the item at position p (from 0)
 hits wherever C > p. A requested item moves to the top; the one it displaces sinks, and at every position the item with
 the smaller key sinks on, down to where the requested item came from.
+
+With LRU the stack is always sorted by last use, so positions can be counted, without a stack.
 """
 
 from typing import no_type_check
@@ -12,8 +14,8 @@ import numpy as np
 
 from moe_toy.metrics.compiled import compiled
 
-SCH, LRU, LFU, BELADY = range(4)
-POLICIES = {"sch": SCH, "lru": LRU, "lfu": LFU, "belady": BELADY}
+SCH, LFU, BELADY = range(3)
+POLICIES = {"sch": SCH, "lfu": LFU, "belady": BELADY}
 
 # A key is one integer, (count, time, item): the larger count stays, then the later time; the item comes along for free.
 ITEM_BITS = 16
@@ -27,7 +29,7 @@ MAX_COUNT = 2 ** (63 - COUNT_SHIFT) - 1
 
 @compiled
 @no_type_check
-def count_hits(requests, num_items, policy, segment_length, hits_at, distinct):  # noqa: PLR0912, PLR0917
+def count_hits(requests, num_items, hits_at, distinct, policy, segment_length):  # noqa: PLR0912, PLR0917
     """For `requests` (row batch seq item), most important item of a token first, count the repeated requests that find
     their item at each stack position into `hits_at` (row batch position), and the distinct items into `distinct`
     (row batch). All items of a token are looked up before any of them moves."""
@@ -88,3 +90,26 @@ def count_hits(requests, num_items, policy, segment_length, hits_at, distinct): 
                     stack[0] = (count[item] << COUNT_SHIFT) | (times[t, j] << ITEM_BITS) | item
                     position[item] = 0
             distinct[row, b] = depth
+
+
+@compiled
+@no_type_check
+def count_lru_hits(requests, num_items, hits_at, distinct):
+    """`count_hits` for LRU: the position of an item is the number of items used after it."""
+    rows, batch, seq, width = requests.shape
+    last = np.empty(num_items, np.int64)
+    for row in range(rows):
+        for b in range(batch):
+            tokens = requests[row, b]
+            last[:] = -1
+            for t in range(seq):
+                for j in range(width):
+                    used = last[tokens[t, j]]
+                    if used >= 0:
+                        later = 0
+                        for item in range(num_items):
+                            later += last[item] > used
+                        hits_at[row, b, later] += 1
+                for j in range(width):
+                    distinct[row, b] += last[tokens[t, j]] < 0
+                    last[tokens[t, j]] = t * width + j

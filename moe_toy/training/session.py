@@ -27,6 +27,7 @@ EXPECTED_WARNINGS = (
 CONTENTS = {
     "curves.png": "the curves of this run",
     "metrics.csv": "every logged number",
+    "strongest_tokens.csv": "which tokens belong most to each expert",
     "config.yaml": "the resolved config",
     "tokenizer.json": "the tokenizer it was trained with",
     "checkpoints": "last.ckpt, best.ckpt; continue with ckpt_path=...",
@@ -98,4 +99,4 @@ def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     log.info("run directory: %s", run_dir)
     for name, meaning in CONTENTS.items():
         if (run_dir / name).exists():
-            log.info("  %-12s %s", name, meaning)
+            log.info("  %-20s %s", name, meaning)

@@ -1,0 +1,51 @@
+"""What an expert cache would hit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchmetrics import Metric
+
+from moe_toy.callbacks.base import RoutingCallback, Subject
+from moe_toy.metrics.cache import CacheHitRate, Policy
+from moe_toy.metrics.correlation import pearson
+from moe_toy.metrics.srp import SRP
+
+
+class CacheCallback(RoutingCallback):
+    """Logs hit rates of one cache for the whole model, mean over domains.
+
+    `cache_ratios` says for each policy at which capacities, relative to the experts that a token activates:
+    `routing/sch@16/ratio_1.5`, `routing/lru/ratio_2`. For each of SCH also `routing/srp_correlation@16/sch_ratio_1.5`,
+    Pearson's r with SRP over (layer, domain), there with one cache per layer. NaN where a ratio is no whole number of
+    experts. Only every `sample_stride`-th sequence of a domain is simulated.
+    """
+
+    def __init__(
+        self, *, segment_length: int, cache_ratios: Mapping[Policy, Sequence[float]], sample_stride: int
+    ) -> None:
+        super().__init__()
+        self.segment_length, self.sample_stride = segment_length, sample_stride
+        self.cache_ratios = {policy: tuple(ratios) for policy, ratios in cache_ratios.items()}
+
+    def build(self, subject: Subject) -> dict[str, Metric]:
+        options = {"segment_length": self.segment_length, "sample_stride": self.sample_stride, "top_k": subject.top_k}
+        metrics: dict[str, Metric] = {
+            policy: CacheHitRate(**subject.shape, **options, policy=policy, scope="model")
+            for policy in self.cache_ratios
+        }
+        if "sch" in self.cache_ratios:
+            metrics["sch_by_layer"] = CacheHitRate(**subject.shape, **options, policy="sch", scope="layer")
+            metrics["srp"] = SRP(**subject.shape, segment_length=self.segment_length)
+        return metrics
+
+    def curves(self, scores: dict[str, Any]) -> dict[str, float]:
+        curves = {}
+        for policy, ratios in self.cache_ratios.items():
+            name = f"sch@{self.segment_length}" if policy == "sch" else policy
+            for ratio in ratios:
+                curves[f"routing/{name}/ratio_{ratio:g}"] = scores[policy].at_ratio(ratio).item()
+        for ratio in self.cache_ratios.get("sch", ()):
+            hit_rate = scores["sch_by_layer"].at_ratio(ratio, by_domain=True)
+            r = pearson(scores["srp"].layer_by_domain.srp, hit_rate)
+            curves[f"routing/srp_correlation@{self.segment_length}/sch_ratio_{ratio:g}"] = r.item()
+        return curves

@@ -1,0 +1,59 @@
+"""How far the router has settled."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import Metric
+
+from moe_toy.callbacks.base import RoutingCallback, Subject, by_layer
+from moe_toy.metrics.saturation import Saturation
+from moe_toy.routing import RoutingTrace
+
+
+class SaturationCallback(RoutingCallback):
+    """Logs `routing/saturation`, the share of choices that are those of the previous validation, over all layers.
+
+    Compared are the first `probe_batches` validation batches of each rank, always the same ones. The first validation
+    has nothing to compare with and logs nothing. Checkpoints carry the probe of rank 0, so that a resumed run goes on
+    with its curve. `per_layer` adds `routing/saturation/layer_03`.
+    """
+
+    def __init__(self, *, probe_batches: int, per_layer: bool) -> None:
+        super().__init__()
+        self.probe_batches, self.per_layer = probe_batches, per_layer
+        self.probe: list[dict[str, Tensor]] = []
+        self.previous: list[dict[str, Tensor]] = []
+
+    def build(self, subject: Subject) -> dict[str, Metric]:
+        return {"saturation": Saturation(**subject.sizes)}
+
+    def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, module)
+        self.probe = []
+
+    def update(self, outputs: dict[str, Any], trace: RoutingTrace) -> None:
+        if len(self.probe) == self.probe_batches:
+            return
+        before = self.previous[len(self.probe)] if len(self.probe) < len(self.previous) else None
+        if before is not None and torch.equal(before["token_ids"], trace.token_ids.int().cpu()):
+            reference = RoutingTrace(**before, num_experts=trace.num_experts, layer_ids=trace.layer_ids)
+            self.metrics["saturation"].update(trace, reference)
+        self.probe.append({"expert_ids": trace.expert_ids.short().cpu(), "token_ids": trace.token_ids.int().cpu()})
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.previous:
+            super().on_validation_epoch_end(trainer, module)
+        self.previous = self.probe
+
+    def curves(self, scores: dict[str, Any]) -> dict[str, float]:
+        key, score = "routing/saturation", scores["saturation"]
+        per_layer = by_layer(key, score.layer, self.subject) if self.per_layer else {}
+        return {key: score.model.item(), **per_layer}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"previous": self.previous}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.previous = state_dict["previous"]

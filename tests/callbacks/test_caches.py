@@ -1,0 +1,35 @@
+import math
+
+import pytest
+
+from moe_toy.callbacks.caches import CacheCallback
+from moe_toy.metrics import SRP, CacheHitRate, pearson
+
+
+def test_every_policy_is_logged_at_its_ratios_with_the_values_of_the_metrics(curves, subject, trace):
+    ratios = {"sch": [1, 1.5, 4], "lru": [2]}
+    logged = curves(CacheCallback(segment_length=16, cache_ratios=ratios, sample_stride=1), trace)
+    sch = CacheHitRate(**subject.shape, top_k=2, policy="sch", scope="model")
+    lru = CacheHitRate(**subject.shape, top_k=2, policy="lru", scope="model")
+    sch.update(trace)
+    lru.update(trace)
+    assert logged["routing/sch@16/ratio_1"] == sch.compute().hit_rate[0, 5]  # 1 x 2 experts x 3 layers
+    assert logged["routing/sch@16/ratio_1.5"] == sch.compute().hit_rate[0, 8]
+    assert logged["routing/lru/ratio_2"] == lru.compute().hit_rate[0, 11]
+    assert math.isnan(logged["routing/sch@16/ratio_4"])  # more experts than there are
+    assert "routing/lru/ratio_1" not in logged
+
+
+def test_the_correlation_of_srp_and_sch_is_over_layers_and_domains(curves, subject, trace):
+    logged = curves(CacheCallback(segment_length=16, cache_ratios={"sch": [1.5]}, sample_stride=1), trace)
+    srp = SRP(**subject.shape, segment_length=16)
+    sch = CacheHitRate(**subject.shape, top_k=2, policy="sch", scope="layer")
+    srp.update(trace)
+    sch.update(trace)
+    expected = pearson(srp.compute().layer_by_domain.srp, sch.compute().by_domain[..., 2])
+    assert logged["routing/srp_correlation@16/sch_ratio_1.5"] == pytest.approx(expected.item())
+
+
+def test_real_policies_alone_need_no_segments(curves, trace):
+    logged = curves(CacheCallback(segment_length=16, cache_ratios={"lfu": [2]}, sample_stride=2), trace)
+    assert list(logged) == ["routing/lfu/ratio_2"]
