@@ -58,7 +58,9 @@ def check(cfg: DictConfig) -> None:
     from moe_toy.training.checkpoint import check_fits
     from moe_toy.training.config import OptimizerConfig
 
-    OptimizerConfig(**cfg.optimizer)
+    OptimizerConfig(**cfg.optimizer).check_trainer(
+        gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=cfg.trainer.accumulate_grad_batches
+    )
     with torch.device("meta"):
         model = build_model(cfg)
     for key in ("sequence_length", "validation_length"):

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
@@ -51,6 +52,11 @@ class LitMoE(LightningModule):
         self.model.balancer.after_optimizer_step()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        if self.optimizer_config.algorithm == "adafactor_in_backward" and self.trainer.world_size > 1:
+            raise UserError(
+                f"optimizer.algorithm=adafactor_in_backward runs in one process, as it frees "
+                f"gradients before they are averaged; set trainer.devices=1 (given {self.trainer.world_size} processes)"
+            )
         optimizer = build_optimizer(self.model, self.optimizer_config)
         max_steps = self.trainer.max_steps
         total_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)
