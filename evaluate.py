@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     import torch
     import yaml
+
     from moe_toy.report.compare import write_comparison
     from moe_toy.report.html import write_report
     from moe_toy.report.recommend import recommend
