@@ -23,6 +23,7 @@ def main(cfg: DictConfig) -> None:
     import torch
     from lightning.pytorch import seed_everything
 
+    from moe_toy.training.accumulation import accumulated_batches
     from moe_toy.training.allocator import keep_freed_memory
     from moe_toy.training.checkpoint import load_weights
     from moe_toy.training.config import OptimizerConfig
@@ -40,6 +41,10 @@ def main(cfg: DictConfig) -> None:
         load_weights(Path(cfg.init_from), module.model)
     loggers = list(instantiate(cfg.logger).values())
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
+    if cfg.global_batch_size is not None:
+        trainer.accumulate_grad_batches = accumulated_batches(
+            cfg.global_batch_size, batch_size=cfg.data.batch_size, num_ranks=trainer.world_size
+        )
     record_config(OmegaConf.to_container(cfg, resolve=True), Path(cfg.run_dir), loggers)
     record_tokenizer(data.tokenizer_file, Path(cfg.run_dir))
     greet(module)
@@ -55,11 +60,18 @@ def check(cfg: DictConfig) -> None:
     import torch
 
     from moe_toy.errors import UserError
+    from moe_toy.training.accumulation import check_accumulation
     from moe_toy.training.checkpoint import check_fits
     from moe_toy.training.config import OptimizerConfig
+    from moe_toy.training.sharded_checkpoint import is_sharded
 
     OptimizerConfig(**cfg.optimizer).check_trainer(
         gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=cfg.trainer.accumulate_grad_batches
+    )
+    check_accumulation(
+        cfg.global_batch_size,
+        batch_size=cfg.data.batch_size,
+        accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
     )
     with torch.device("meta"):
         model = build_model(cfg)
@@ -69,8 +81,18 @@ def check(cfg: DictConfig) -> None:
                 f"data.{key} ({cfg.data[key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
                 f"lower data.{key} or raise model.max_seq_len"
             )
+    if model.balancer.looks_ahead and cfg.trainer.overfit_batches:
+        raise UserError(
+            "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "
+            "use balance.estimate=prefix"
+        )
     if cfg.ckpt_path is not None:
         check_fits(Path(cfg.ckpt_path), model)
+        if is_sharded(Path(cfg.ckpt_path)) and isinstance(cfg.trainer.strategy, str):
+            raise UserError(
+                f"ckpt_path: {cfg.ckpt_path} is a folder of shards, which trainer.strategy={cfg.trainer.strategy} "
+                "cannot continue; use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
+            )
     if cfg.init_from is not None:
         if cfg.ckpt_path is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")

@@ -14,6 +14,7 @@ from moe_toy.command_line import run_name
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from tests.paths import CONF
+from tests.test_experiments import PAPER
 
 SMALL = [
     "data=files",
@@ -164,18 +165,19 @@ def test_a_checkpoint_of_another_shape_is_refused(run):
         run("second", "moe.num_experts=4", f"ckpt_path={run_dir}/checkpoints/last.ckpt")
 
 
-@pytest.mark.parametrize("balance", ["none", "sequence", "global_batch", "loss_free"])
+@pytest.mark.parametrize("balance", ["none", "segment", "sequence", "global_batch", "ema", "loss_free"])
 def test_every_balancing_scheme_trains(run, balance):
     run_dir = run(balance, f"balance={balance}", "trainer.max_steps=2", "logger=csv", "callbacks=none")
     assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
 
 
-@pytest.mark.parametrize(
-    "moe", ["few_experts", "many_active", "shared_experts", "two_shared_experts", "dense_first", "dense_alternate_slim"]
-)
-def test_every_variant_trains(run, moe):
-    run_dir = run(moe, "trainer.max_steps=2", "logger=csv", "callbacks=none", moe=[f"moe={moe}"])
-    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+@pytest.mark.parametrize("key", PAPER)
+def test_every_model_of_the_paper_trains_at_nano_size(run, key):
+    small = ["model=nano", "trainer=cpu", "global_batch_size=8", "data.num_workers=0", "callbacks=none", "logger=csv"]
+    run_dir = run(key, f"experiment=paper/{key}", *small, "trainer.max_steps=2", moe=[])
+    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().sum() == 2
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["DomainDataModule"]["num_samples"] == 2 * 8
 
 
 @pytest.mark.corpus

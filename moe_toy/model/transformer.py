@@ -74,18 +74,7 @@ class MoETransformer(nn.Module):
 
         `only_loss` gives the mean loss of these predictions in place of the predictions, in less memory and time.
         """
-        x = self.embedding(token_ids)
-        rotation = self.rotation[:, : token_ids.shape[1]]
-        biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
-        routings: list[Routing] = []
-        for block in self.blocks:
-            bias = next(biases) if biases is not None and block.is_moe else None
-            if self.config.activation_checkpointing and self.training:
-                x, routing = checkpoint(block, x, rotation, bias, use_reentrant=False)
-            else:
-                x, routing = block(x, rotation, bias)
-            if routing is not None:
-                routings.append(routing)
+        x, routings = self._run_blocks(token_ids)
         x = self.norm(x)
         loss = self._loss(x, token_ids) if only_loss else None
         logits = None if only_loss else self.unembedding(x)
@@ -102,6 +91,28 @@ class MoETransformer(nn.Module):
 
     def _loss(self, x: Float[Tensor, "batch seq hidden"], token_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, ""]:
         return mean_cross_entropy(x[:, :-1].flatten(0, 1), self.unembedding.weight, token_ids[:, 1:].flatten())
+
+    @torch.no_grad()
+    def route(self, token_ids: Int[Tensor, "batch seq"]) -> Int[Tensor, "layer batch seq k"]:
+        """Where the tokens go, without counting them and without the cost of logits."""
+        return torch.stack([routing.expert_ids for routing in self._run_blocks(token_ids)[1]])
+
+    def _run_blocks(
+        self, token_ids: Int[Tensor, "batch seq"]
+    ) -> tuple[Float[Tensor, "batch seq hidden"], list[Routing]]:
+        x = self.embedding(token_ids)
+        rotation = self.rotation[:, : token_ids.shape[1]]
+        biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
+        routings: list[Routing] = []
+        for block in self.blocks:
+            bias = next(biases) if biases is not None and block.is_moe else None
+            if self.config.activation_checkpointing and self.training:
+                x, routing = checkpoint(block, x, rotation, bias, use_reentrant=False)
+            else:
+                x, routing = block(x, rotation, bias)
+            if routing is not None:
+                routings.append(routing)
+        return x, routings
 
     @torch.no_grad()
     def _trace(self, token_ids: Tensor, logits: Tensor | None, routings: list[Routing]) -> RoutingTrace:

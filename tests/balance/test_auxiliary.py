@@ -22,8 +22,12 @@ def random_routing(seed: int, batch: int = 6) -> Routing:
     return Routing(logits, scores, chosen.indices, chosen.values)
 
 
-def make_balancer(scope: str, num_layers: int = 1, coefficient: float = 1.0) -> AuxiliaryLoss:
-    return AuxiliaryLoss(scope=scope, coefficient=coefficient, num_layers=num_layers, num_experts=NUM_EXPERTS)
+SETTINGS = {"segment": {"segment_length": 2}, "global_batch": {"estimate": "prefix"}, "ema": {"decay": 0.5}}
+
+
+def make_balancer(scope: str, num_layers: int = 1, coefficient: float = 1.0, **settings) -> AuxiliaryLoss:
+    numbers = {"coefficient": coefficient, "num_layers": num_layers, "num_experts": NUM_EXPERTS}
+    return AuxiliaryLoss(scope=scope, **numbers, **{**SETTINGS.get(scope, {}), **settings})
 
 
 @pytest.mark.parametrize(("scope", "expected"), [("sequence", 4.0), ("micro_batch", 1.0), ("global_batch", 1.0)])
@@ -62,7 +66,7 @@ def test_gradient_flows_through_mean_scores_only(scope):
 def test_validation_leaves_the_step_counts_alone():
     balancer = make_balancer("global_batch").eval()
     balancer.loss([random_routing(0)])
-    assert balancer.step_counts.total.sum() == 0
+    assert balancer.horizon.counts.sum() == 0
 
 
 def test_load_balance_loss_is_one_at_even_load_whatever_the_scores():
@@ -70,5 +74,5 @@ def test_load_balance_loss_is_one_at_even_load_whatever_the_scores():
 
 
 def test_unknown_scope_lists_the_known_ones():
-    with pytest.raises(ValidationError, match="'sequence', 'micro_batch' or 'global_batch'"):
+    with pytest.raises(ValidationError, match="'sequence', 'micro_batch', 'global_batch' or 'ema'"):
         make_balancer("layer")
