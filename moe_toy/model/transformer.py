@@ -11,7 +11,7 @@ from moe_toy.balance.base import LoadBalancer
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import mean_cross_entropy
-from moe_toy.model.layers import SwiGLU, init_matrices
+from moe_toy.model.layers import RMSNorm, SwiGLU, init_matrices
 from moe_toy.model.moe import MoELayer
 from moe_toy.model.router import z_loss
 from moe_toy.routing import Routing, RoutingTrace
@@ -35,9 +35,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.attention_norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.attention = Attention(config)
-        self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.ffn_norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.is_moe = layer in config.moe_layers
         self.ffn = MoELayer(config) if self.is_moe else SwiGLU(config.hidden_size, config.dense_hidden_size)
 
@@ -63,7 +63,7 @@ class MoETransformer(nn.Module):
         self.balancer = balancer
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.unembedding = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         rotation = rotary_table(config.max_seq_len, config.head_size, config.rope_base)
         self.register_buffer("rotation", rotation, persistent=False)

@@ -17,7 +17,11 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     ]
     if config.algorithm == "adafactor_in_backward":
         return AdafactorInBackward(groups, lr=config.lr, foreach=False)
-    return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+    optimizer = AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+    # Or Lightning would refuse to clip in mixed precision: it takes every fused optimiser for one that unscales fp16
+    # gradients by itself. Without the mark, they are unscaled before they are clipped.
+    optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: int) -> LRScheduler:
