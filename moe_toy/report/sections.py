@@ -34,6 +34,7 @@ def consistency_section(results: Results) -> Section:
         "SRP asks how well one fixed set of experts could serve all tokens of a segment: 1 if routing stands still, "
         "2k/(E+k) if it is perfectly even. Higher means that an expert, once loaded, is used again soon.",
         figures(shown),
+        "Shuffled models are scored on a few sequences of each domain." if "nulls" in results.tables else "",
     )
 
 
