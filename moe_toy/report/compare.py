@@ -105,6 +105,7 @@ def ranked(models: Mapping[str, Results]) -> pd.DataFrame:
                 "group": found["group"],
                 "srp": found["srp"],
                 "floor": found["srp_floor"],
+                "shuffled": found["srp_shuffled"],
                 **rates,
                 "recommended_ratio": found["cache"]["cache_ratio"] if found["cache"] else None,
                 "worst_domain": found["worst_domain"],

@@ -26,7 +26,7 @@ def passages(text: pd.DataFrame, layer_ids: Sequence[int]) -> dict[str, Any]:
         ids += experts.size
         if shown and ids > MOST_IDS:
             break
-        title = f"{domain}, sequence {sequence}" if isinstance(domain, str) else f"sequence {sequence}"
+        title = f"{domain}, {sequence}" if isinstance(domain, str) else f"sequence {sequence}"
         shown.append({"title": title, "tokens": tokens, "experts": experts.tolist()})
     return {"layers": [str(layer) for layer in layer_ids], "passages": shown}
 

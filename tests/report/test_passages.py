@@ -20,7 +20,7 @@ def test_experts_stand_by_layer_and_token_best_first(order):
     data = passages(TEXT.iloc[order], layer_ids=[3, 5])
     assert data["layers"] == ["3", "5"]
     (passage,) = data["passages"]
-    assert passage["title"] == "books, sequence 0"
+    assert passage["title"] == "books, 0"
     assert passage["tokens"] == ["a", " b", "\n"]
     assert passage["experts"] == [[[0, 1], [2, 3], [4, 5]], [[10, 11], [12, 13], [14, 15]]]
 
