@@ -19,7 +19,6 @@ from moe_toy.evaluation.capture import compact
 from moe_toy.evaluation.checkpoint import Checkpoint
 from moe_toy.evaluation.pretrained_model import PretrainedModel
 from moe_toy.evaluation.router_hooks import family_of
-from moe_toy.evaluation.target import Observation
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.transformer import MoETransformer
 
@@ -111,8 +110,8 @@ def main() -> None:
     report(
         "nano, 8 of 64",
         lambda: model(token_ids),
-        lambda: compact(Observation(model(token_ids).trace, None)),
-        lambda: compact(subject.observe(token_ids)),
+        lambda: compact(model(token_ids).trace),
+        lambda: compact(subject.observe(token_ids).trace),
     )
     for name, config in PRETRAINED.items():
         plain = AutoModelForCausalLM.from_config(config).eval()
@@ -120,13 +119,13 @@ def main() -> None:
 
         def capture(watched: PretrainedModel = watched) -> None:
             watched.model(input_ids=token_ids, use_cache=False)
-            compact(Observation(watched.trace(token_ids), None))
+            compact(watched.trace(token_ids))
 
         report(
             name,
             lambda plain=plain: plain(input_ids=token_ids, use_cache=False),
             capture,
-            lambda watched=watched: compact(watched.observe(token_ids)),
+            lambda watched=watched: compact(watched.observe(token_ids).trace),
         )
 
 

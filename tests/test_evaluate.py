@@ -65,6 +65,12 @@ def run_dir(data, tmp_path_factory):
     return run_dir
 
 
+@pytest.fixture(scope="module")
+def tokenizer_file(cache, run_dir):
+    (path,) = cache.glob("tokenizers/*.json")
+    return path
+
+
 @pytest.fixture(autouse=True)
 def stand_in_for_the_report(monkeypatch):
     """Only while the report is not there."""
@@ -128,16 +134,15 @@ def test_tables_hold_the_text_and_the_experts_of_its_tokens(run_dir, data, tmp_p
     assert set(tables["nulls"].metric) == {"srp", "sch"}
 
 
-def test_the_bias_of_the_run_counts(run_dir, data, cache, tmp_path):
+def test_the_bias_of_the_run_counts(run_dir, data, tokenizer_file, tmp_path):
     """Without its config.yaml the checkpoint still brings its bias; with a bias of zero the routing is another."""
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["state_dict"]["model.balancer.bias"].abs().max() > 0
-    (tokenizer,) = cache.glob("tokenizers/*.json")
     srp = {}
     for name, factor in {"with": 1.0, "without": 0.0}.items():
         checkpoint["state_dict"]["model.balancer.bias"] *= factor
         torch.save(checkpoint, tmp_path / f"{name}.ckpt")
-        overrides = [f"target.path={tmp_path / name}.ckpt", *data, *SHORT, f"data.tokenizer={tokenizer}"]
+        overrides = [f"target.path={tmp_path / name}.ckpt", *data, *SHORT, f"data.tokenizer={tokenizer_file}"]
         srp[name] = run(tmp_path / name, *overrides).tables["srp"]
     whole = run(tmp_path / "out", f"target.path={run_dir}", *data, *SHORT).tables["srp"]
     pd.testing.assert_frame_equal(whole, srp["with"])
@@ -207,10 +212,9 @@ def test_a_folder_of_traces_has_a_domain_for_each_file(tmp_path):
 
 
 @pytest.mark.parametrize("family", DECODERS)
-def test_a_pretrained_model_of_every_family_becomes_a_report(family, data, cache, run_dir, tmp_path):
-    (tokenizer,) = cache.glob("tokenizers/*.json")
+def test_a_pretrained_model_of_every_family_becomes_a_report(family, data, tokenizer_file, tmp_path):
     tiny_model(family).save_pretrained(tmp_path / "tiny")
-    (tmp_path / "tiny" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    (tmp_path / "tiny" / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     results = run(tmp_path / "out", "target=huggingface", f"target.path={tmp_path}/tiny", *data, *BRIEF)
     assert set(results.tables) == TABLES
     assert results.summary["num_experts"] == NUM_EXPERTS
@@ -220,9 +224,8 @@ def test_a_pretrained_model_of_every_family_becomes_a_report(family, data, cache
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 @pytest.mark.parametrize("family", BOTH_SIDES)
-def test_each_side_of_an_encoder_decoder_model_becomes_a_report(family, part, data, cache, run_dir, tmp_path):
-    (file,) = cache.glob("tokenizers/*.json")
-    tokenizer = Tokenizer.load(file).backend
+def test_each_side_of_an_encoder_decoder_model_becomes_a_report(family, part, data, tokenizer_file, tmp_path):
+    tokenizer = Tokenizer.load(tokenizer_file).backend
     if family == "switch_transformers":
         tokenizer.add_special_tokens([f"<extra_id_{i}>" for i in range(100)])
     tiny_model(family).save_pretrained(tmp_path / "tiny")
