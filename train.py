@@ -24,12 +24,14 @@ def main(cfg: DictConfig) -> None:
     from lightning.pytorch import seed_everything
 
     from moe_toy.training.accumulation import accumulated_batches
+    from moe_toy.training.allocator import keep_freed_memory
     from moe_toy.training.checkpoint import load_weights
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
     from moe_toy.training.session import closing, greet, quieten, record_config, record_tokenizer, say_goodbye
 
     quieten()
+    keep_freed_memory()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -63,7 +65,9 @@ def check(cfg: DictConfig) -> None:
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.sharded_checkpoint import is_sharded
 
-    OptimizerConfig(**cfg.optimizer)
+    OptimizerConfig(**cfg.optimizer).check_trainer(
+        gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=cfg.trainer.accumulate_grad_batches
+    )
     check_accumulation(
         cfg.global_batch_size,
         batch_size=cfg.data.batch_size,

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "model": BASE | {"balance"},
     "data": BASE,
     "report": BASE | {"metrics", "results"},
-    "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results"},
+    "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results", "trace_file"},
     "training": BASE | {"model", "data", "balance", "report"},
     "callbacks": BASE | {"metrics", "report"},
     "command_line": {"errors"},
@@ -27,7 +27,7 @@ MAY_IMPORT = {
 }
 LIBRARIES = {  # where a heavy or framework-bound library may be imported
     "lightning": {"training", "callbacks", "data"},
-    "hydra": {"command_line"},
+    "hydra": {"command_line", "evaluation"},
     "matplotlib": {"report", "callbacks"},
     "wandb": set(),
     "transformers": {"evaluation", "export"},

@@ -127,6 +127,22 @@ def test_a_new_run_starts_from_the_weights_of_another(run):
         run("fourth", "moe.num_experts=4", f"init_from={path}")
 
 
+def test_mixed_precision_trains_with_clipping(run):
+    run_dir = run("mixed", "trainer.max_steps=2", "trainer.precision=bf16-mixed", "logger=csv", "callbacks=none")
+    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+
+
+def test_the_optimizer_in_the_backward_pass_trains_and_resumes(run):
+    common = ["optimizer=adafactor_in_backward", "trainer.gradient_clip_val=null", "logger=csv", "callbacks=none"]
+    keep_all = ["callbacks.checkpoint.save_top_k=-1", "callbacks.checkpoint.filename='step-{step}'"]
+    whole = run("whole", *common, *keep_all, "trainer.max_steps=4", "trainer.val_check_interval=2")
+    losses = pd.read_csv(whole / "metrics.csv")["val/loss"].dropna()
+    assert losses.iloc[-1] < losses.iloc[0]
+    rest = run("rest", *common, "trainer.max_steps=4", f"ckpt_path={whole}/checkpoints/step-2.ckpt")
+    for name, expected in weights(whole).items():
+        torch.testing.assert_close(weights(rest)[name], expected, rtol=0, atol=0)
+
+
 def test_wandb_runs_offline_with_curves_and_pictures(run):
     run_dir = run("offline", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=wandb")
     (offline,) = (run_dir / "wandb").glob("offline-run-*")

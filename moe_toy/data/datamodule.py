@@ -19,12 +19,10 @@ from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, col
 from moe_toy.data.corpus import data_root
 from moe_toy.data.domains import TextSource
 from moe_toy.data.order import TrainingOrder
-from moe_toy.data.packing import TokenStream, token_streams, tokenize
+from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
 from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer, tokenizer_path
 from moe_toy.errors import UserError
 from moe_toy.routing import TokenBatch
-
-log = logging.getLogger(__name__)
 
 
 class DomainDataModule(lightning.LightningDataModule):
@@ -201,20 +199,10 @@ class DomainDataModule(lightning.LightningDataModule):
         return weights
 
     def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
-        blocks = []
-        for index, (domain, stream) in enumerate(zip(self.domains, streams, strict=True)):
-            available = stream.num_blocks(self.validation_length)
-            if available == 0:
-                raise UserError(
-                    f"{domain} has {stream.num_tokens} validation tokens, less than one block of"
-                    f" data.validation_length={self.validation_length}; add text or shorten the blocks"
-                )
-            if available < self.validation_samples and self._rank == 0:
-                log.warning(
-                    "%s has %d validation blocks, not %d: using them all", domain, available, self.validation_samples
-                )
-            blocks += [(index, block) for block in range(min(available, self.validation_samples))]
-        return blocks
+        named = dict(zip(self.domains, streams, strict=True))
+        level = logging.WARNING if self._rank == 0 else logging.DEBUG
+        numbers = first_blocks(named, self.validation_length, self.validation_samples, level)
+        return [(index, block) for index, number in enumerate(numbers.values()) for block in range(number)]
 
     @property
     def _num_ranks(self) -> int:
