@@ -19,6 +19,7 @@ VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "→", "\r": "↵"})
 def passages(text: pd.DataFrame, layer_ids: Sequence[int]) -> dict[str, Any]:
     """`passages`: title, tokens in order, and experts[layer][token], best first."""
     shown, ids = [], 0
+    sequences = text.groupby("domain").sequence.nunique()
     text = text.sort_values(["layer", "position", "rank"])
     for (domain, sequence), rows in text.groupby(["domain", "sequence"], dropna=False):
         tokens = rows[["position", "token"]].drop_duplicates("position").token.tolist()
@@ -26,7 +27,7 @@ def passages(text: pd.DataFrame, layer_ids: Sequence[int]) -> dict[str, Any]:
         ids += experts.size
         if shown and ids > MOST_IDS:
             break
-        title = f"{domain}, {sequence}" if isinstance(domain, str) else f"sequence {sequence}"
+        title = domain if sequences.get(domain) == 1 else " ".join(filter(None, (domain, f"sequence {sequence}")))
         shown.append({"title": title, "tokens": tokens, "experts": experts.tolist()})
     return {"layers": [str(layer) for layer in layer_ids], "passages": shown}
 
