@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,6 @@ from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.samples import Samples
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget
-from moe_toy.metrics.language_model import LanguageModelLoss
 from moe_toy.routing import RoutingTrace
 
 log = logging.getLogger(__name__)
@@ -72,19 +72,21 @@ def record(
     Its `source` holds the numbers of parameters and, by domain, `loss` in nats per token and `bits_per_byte`; None
     where unknown.
     """
-    losses = LanguageModelLoss(num_domains=1, token_bytes=bytes_of(tokenizer, model.vocab_size))
-    traces = []
+    token_bytes = bytes_of(tokenizer, model.vocab_size)
+    traces, nats, targets, num_bytes = [], 0.0, 0, 0
     for token_ids in batches:
         observed = model.observe(token_ids)
         traces.append(compact(observed.trace))
         if observed.token_losses is not None:
-            losses.update(observed.token_losses.cpu(), token_ids, torch.zeros(len(token_ids), dtype=torch.int64))
-    trace, scores = joined(traces), losses.compute()
+            nats += observed.token_losses.double().sum().item()
+            targets += observed.token_losses.numel()
+            num_bytes += token_bytes[token_ids[:, 1:]].sum().item()
+    trace = joined(traces)
     source = {
         "total_parameters": model.total_parameters,
         "active_parameters": model.active_parameters,
-        "loss": {domain: known(scores.loss)},
-        "bits_per_byte": {domain: known(scores.bits_per_byte)},
+        "loss": {domain: nats / targets if targets else None},
+        "bits_per_byte": {domain: nats / math.log(2) / num_bytes if num_bytes else None},
     }
     domain_ids = torch.zeros(len(trace.token_ids), dtype=torch.int64)
     return replace(trace, domain_ids=domain_ids, domains=(domain,), source=source)
@@ -131,11 +133,6 @@ def bytes_of(tokenizer: Tokenizer, vocab_size: int) -> Int[Tensor, " vocab"]:
     except UserError:
         return torch.zeros(vocab_size, dtype=torch.int64)
     return torch.nn.functional.pad(counts, (0, vocab_size - len(counts)))
-
-
-def known(score: Tensor) -> float | None:
-    """None where there were no losses, or no bytes, to divide by."""
-    return score.item() if score.isfinite() else None
 
 
 def advancing(bar: Progress, task: int, batches: Iterator[Tensor]) -> Iterator[Tensor]:

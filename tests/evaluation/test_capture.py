@@ -6,6 +6,7 @@ import pytest
 import tokenizers
 import torch
 
+from moe_toy import evaluate
 from moe_toy.data.domains import FileDomains
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
@@ -76,3 +77,10 @@ def samples_with(tokenizer, texts, tmp_path) -> Samples:
 def test_known_ends_of_text():
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<｜end▁of▁sentence｜>": 0}, unk_token=None))
     assert Tokenizer(backend).eos_id == 0
+
+
+def test_more_than_256_experts(samples):
+    model = PretrainedModel(tiny_model("mixtral", num_local_experts=300), family_of("mixtral"))
+    trace = record(model, samples.batches("fruit", 2), "fruit", samples.tokenizer)
+    assert trace.expert_ids.dtype == torch.uint16
+    assert set(evaluate(trace, segment_lengths=(4,), intervals=False)) >= {"srp", "nulls", "balance"}
