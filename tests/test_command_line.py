@@ -1,12 +1,13 @@
 """A user's mistake is one line that names the key, the value and the way out; nothing is created."""
 
+import subprocess
 import sys
 
 import pytest
 
 import train
 from moe_toy.command_line import jobs, run_checked, run_name
-from tests.paths import CONF
+from tests.paths import CONF, ROOT
 
 
 def never(cfg=None):
@@ -98,3 +99,12 @@ def test_multirun_spans_the_grid_and_leaves_hydra_keys_alone():
 )
 def test_run_names_are_safe_as_folders(overrides, name):
     assert run_name(overrides) == name
+
+
+def test_help_shows_choices_and_examples_without_a_heavy_import():
+    command = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "moe: baseline, dense_alternate" in finished.stdout
+    assert 'eval "$(python train.py -sc install=bash)"' in finished.stdout
+    imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
+    assert not imported & {"torch", "lightning", "transformers", "pandas"}
