@@ -50,6 +50,11 @@ def main(cfg: DictConfig) -> None:
 
 def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
+    from moe_toy.errors import UserError
+
+    device = [cfg.bandwidth_gbps, cfg.expert_bytes, cfg.compute_ms]
+    if any(device) and not all(device):
+        raise UserError("bandwidth_gbps, expert_bytes and compute_ms go together; give all three or none")
     instantiate(cfg.metrics, _convert_="all")
     instantiate(cfg.target).check()
     if not is_comparison(cfg):

@@ -60,18 +60,18 @@ def check(cfg: DictConfig) -> None:
     import torch
 
     from moe_toy.errors import UserError
-    from moe_toy.training.accumulation import check_accumulation
+    from moe_toy.training.accumulation import accumulated_alone
     from moe_toy.training.checkpoint import check_fits
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.sharded_checkpoint import is_sharded
 
-    OptimizerConfig(**cfg.optimizer).check_trainer(
-        gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=cfg.trainer.accumulate_grad_batches
-    )
-    check_accumulation(
+    accumulated = accumulated_alone(
         cfg.global_batch_size,
         batch_size=cfg.data.batch_size,
         accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
+    )
+    OptimizerConfig(**cfg.optimizer).check_trainer(
+        gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=accumulated
     )
     with torch.device("meta"):
         model = build_model(cfg)

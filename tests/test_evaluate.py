@@ -18,10 +18,11 @@ from omegaconf import OmegaConf
 import evaluate
 import train
 from moe_toy.command_line import run_checked, run_name
+from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
-from tests.evaluation.conftest import WORDS, tiny_model
+from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, WORDS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF
 from tests.test_train import EIGHT_EXPERTS, SMALL
@@ -64,6 +65,12 @@ def run_dir(data, tmp_path_factory):
     return run_dir
 
 
+@pytest.fixture(scope="module")
+def tokenizer_file(cache, run_dir):
+    (path,) = cache.glob("tokenizers/*.json")
+    return path
+
+
 @pytest.fixture(autouse=True)
 def stand_in_for_the_report(monkeypatch):
     """Only while the report is not there."""
@@ -89,6 +96,7 @@ def run(out_dir, *overrides: str) -> Results:
     return Results.load(out_dir)
 
 
+BRIEF = ["data.validation_samples=2", "data.validation_length=32", "metrics.min_token_count=2"]
 SHORT = ["data.validation_samples=3", "data.validation_length=64", "metrics.min_token_count=2"]
 
 
@@ -126,16 +134,15 @@ def test_tables_hold_the_text_and_the_experts_of_its_tokens(run_dir, data, tmp_p
     assert set(tables["nulls"].metric) == {"srp", "sch"}
 
 
-def test_the_bias_of_the_run_counts(run_dir, data, cache, tmp_path):
+def test_the_bias_of_the_run_counts(run_dir, data, tokenizer_file, tmp_path):
     """Without its config.yaml the checkpoint still brings its bias; with a bias of zero the routing is another."""
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["state_dict"]["model.balancer.bias"].abs().max() > 0
-    (tokenizer,) = cache.glob("tokenizers/*.json")
     srp = {}
     for name, factor in {"with": 1.0, "without": 0.0}.items():
         checkpoint["state_dict"]["model.balancer.bias"] *= factor
         torch.save(checkpoint, tmp_path / f"{name}.ckpt")
-        overrides = [f"target.path={tmp_path / name}.ckpt", *data, *SHORT, f"data.tokenizer={tokenizer}"]
+        overrides = [f"target.path={tmp_path / name}.ckpt", *data, *SHORT, f"data.tokenizer={tokenizer_file}"]
         srp[name] = run(tmp_path / name, *overrides).tables["srp"]
     whole = run(tmp_path / "out", f"target.path={run_dir}", *data, *SHORT).tables["srp"]
     pd.testing.assert_frame_equal(whole, srp["with"])
@@ -164,7 +171,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(run_dir, data, tmp_p
     assert resumed.summary == whole.summary
     for name, table in whole.tables.items():
         pd.testing.assert_frame_equal(resumed.tables[name], table)
-    run(tmp_path / "out", *overrides, "bandwidth_gbps=10")
+    run(tmp_path / "out", *overrides, "bandwidth_gbps=10", "expert_bytes=1e6", "compute_ms=1")
     assert calls == [3, 3, 3]  # what is measured stays measured
 
 
@@ -204,13 +211,31 @@ def test_a_folder_of_traces_has_a_domain_for_each_file(tmp_path):
     assert (tmp_path / "traces" / "books.safetensors").exists()  # only our own copies are removed
 
 
-def test_a_pretrained_model_becomes_a_report(data, cache, run_dir, tmp_path):
-    (tokenizer,) = cache.glob("tokenizers/*.json")
-    tiny_model("olmoe").save_pretrained(tmp_path / "tiny")
-    (tmp_path / "tiny" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
-    results = run(tmp_path / "out", "target=huggingface", f"target.path={tmp_path}/tiny", *data, *SHORT)
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_pretrained_model_of_every_family_becomes_a_report(family, data, tokenizer_file, tmp_path):
+    tiny_model(family).save_pretrained(tmp_path / "tiny")
+    (tmp_path / "tiny" / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    results = run(tmp_path / "out", "target=huggingface", f"target.path={tmp_path}/tiny", *data, *BRIEF)
     assert set(results.tables) == TABLES
-    assert results.summary["num_experts"] == 16
+    assert results.summary["num_experts"] == NUM_EXPERTS
+    assert results.summary["layer_ids"] == list(DECODERS[family][2])
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize("family", BOTH_SIDES)
+def test_each_side_of_an_encoder_decoder_model_becomes_a_report(family, part, data, tokenizer_file, tmp_path):
+    tokenizer = Tokenizer.load(tokenizer_file).backend
+    if family == "switch_transformers":
+        tokenizer.add_special_tokens([f"<extra_id_{i}>" for i in range(100)])
+    tiny_model(family).save_pretrained(tmp_path / "tiny")
+    tokenizer.save(str(tmp_path / "tiny" / "tokenizer.json"))
+    target = ["target=huggingface", f"target.path={tmp_path}/tiny", f"target.part={part}"]
+    results = run(tmp_path / "out", *target, *data, *BRIEF)
+    assert set(results.tables) == TABLES - {"tokens", "loss"}
+    assert set(results.tables["specialization"].kind) == {"domain"}
+    masks = family == "switch_transformers" and part == "decoder"
+    assert results.summary["sequence_length"] == (5 if masks else 32)  # the start, two masks and what they hide
 
 
 def test_defaults_in_yaml_and_python_agree():
@@ -256,6 +281,7 @@ def complain(monkeypatch, tmp_path, capsys):
         (["target=huggingface", "target.path=x", "target.router_modules=gate"], "go together; give both or none"),
         (["metrics.cold=warm"], "metrics.cold: input should be 'hit', 'miss' or 'exclude', given 'warm'"),
         (["metrics.segment_lengths=[]"], "metrics.segment_lengths"),
+        (["bandwidth_gbps=16"], "bandwidth_gbps, expert_bytes and compute_ms go together"),
         (["target.pth=x"], "did you mean target.path?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

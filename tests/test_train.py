@@ -94,8 +94,18 @@ def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run)
     assert Tokenizer.load(run_dir / "tokenizer.json").vocab_size == 300
 
 
-def test_resuming_in_the_middle_gives_the_weights_of_the_uninterrupted_run(run):
-    common = ["trainer.max_steps=6", "logger=csv", "callbacks=none", "trainer.accumulate_grad_batches=2"]
+@pytest.mark.parametrize(
+    "balance",
+    [
+        ["balance=micro_batch"],
+        ["balance=global_batch", "balance.estimate=exact"],
+        ["balance=ema"],
+        ["balance=loss_free"],
+    ],
+    ids=lambda overrides: overrides[-1],
+)
+def test_resuming_in_the_middle_gives_the_weights_of_the_uninterrupted_run(run, balance):
+    common = ["trainer.max_steps=6", "logger=csv", "callbacks=none", "trainer.accumulate_grad_batches=2", *balance]
     keep_all = ["callbacks.checkpoint.save_top_k=-1", "callbacks.checkpoint.filename='step-{step}'"]
     whole = run("whole", *common, *keep_all, "trainer.val_check_interval=4")
     rest = run("rest", *common, f"ckpt_path={whole}/checkpoints/step-4.ckpt")
@@ -194,3 +204,17 @@ def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
     losses = metrics["val/loss"].dropna()
     assert losses.iloc[-1] < losses.iloc[0] - 0.5
     assert len(metrics.filter(like="val/loss/").columns) == 11
+
+
+def test_batches_that_repeat_cannot_be_looked_ahead_to(run):
+    with pytest.raises(UserError, match=r"use balance\.estimate=prefix"):
+        run("overfit", "balance=global_batch", "balance.estimate=exact", "trainer.overfit_batches=1")
+
+
+def test_looking_ahead_foresees_exactly_and_the_log_shows_what_estimates_would_miss(run):
+    exact = ["balance=global_batch", "balance.estimate=exact", "trainer.accumulate_grad_batches=3"]
+    run_dir = run("exact", *exact, "trainer.max_steps=3", "logger=csv", "callbacks=none")
+    errors = pd.read_csv(run_dir / "metrics.csv").filter(like="balance_estimate_error").dropna()
+    assert len(errors) == 3
+    assert (errors["train/balance_estimate_error/exact"] == 0).all()
+    assert (errors["train/balance_estimate_error/prefix"] > 0).all()
