@@ -1,8 +1,8 @@
 """Our side of benchmarks/train_step.py: the same model as the peer's, but for QK norm per head."""
 
+from step_shape import StepShape
 from torch import Tensor, nn
 
-from benchmarks.step_shape import StepShape
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.transformer import MoETransformer

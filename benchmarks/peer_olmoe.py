@@ -1,8 +1,7 @@
 """The peer of benchmarks/train_step.py: transformers' OlmoeForCausalLM of the same shape."""
 
+from step_shape import StepShape
 from torch import Tensor, nn
-
-from benchmarks.step_shape import StepShape
 
 
 def build(shape: StepShape, experts: str) -> nn.Module:

@@ -13,14 +13,11 @@ import multiprocessing
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.step_shape import SHAPES, StepShape
+from step_shape import SHAPES, StepShape
 
 CONTENDERS = ("moe_toy", "grouped_mm", "eager")
 PEERS = {"grouped_mm": "transformers, default (grouped_mm)", "eager": "transformers, eager experts"}
@@ -31,13 +28,14 @@ def make_step(contender: str, shape: StepShape) -> Callable[[], None]:
 
     torch.manual_seed(0)
     if contender == "moe_toy":
-        from benchmarks import our_step as side
+        import our_step as side
+
         from moe_toy.training.allocator import keep_freed_memory
 
         keep_freed_memory()
         model = side.build(shape)
     else:
-        from benchmarks import peer_olmoe as side
+        import peer_olmoe as side
 
         model = side.build(shape, contender)
     parameters = list(model.parameters())
