@@ -47,7 +47,7 @@ def complain(monkeypatch, tmp_path, capsys):
         (["optimizer.lr=-1"], ["optimizer.lr", "greater than 0", "-1"]),
         (["optimizer.min_lr=1.0"], ["optimizer.min_lr (1.0) cannot exceed optimizer.lr"]),
         (["balance.coefficient=much"], ["balance.coefficient", "valid number", "'much'"]),
-        (["balance.scope=layer"], ["balance.scope", "'sequence', 'micro_batch' or 'global_batch'", "'layer'"]),
+        (["balance.scope=layer"], ["balance.scope", "'segment', 'sequence', 'micro_batch', 'global_batch' or 'ema'", "'layer'"]),
         (["data.sequence_length=4096"], ["data.sequence_length (4096) exceeds model.max_seq_len (1024)"]),
         (["ckpt_path=nowhere.ckpt"], ["ckpt_path: no such file, given nowhere.ckpt"]),
         (["data=files"], ["data.source.path"]),
