@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.command_line import run_checked
+from moe_toy.sweep.run_arm import run_arm
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -20,6 +21,14 @@ CONF = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> None:
+    if cfg.sweep_name is None:
+        run(cfg)
+    else:
+        run_arm(Path(cfg.run_dir), lambda checkpoint: run(cfg, checkpoint))
+
+
+def run(cfg: DictConfig, checkpoint: Path | None = None) -> None:
+    """Train from the start, or from `checkpoint`, which takes the place of `ckpt_path`."""
     import torch
     from lightning.pytorch import seed_everything
 
@@ -32,6 +41,8 @@ def main(cfg: DictConfig) -> None:
 
     quieten()
     keep_freed_memory()
+    if checkpoint is not None:
+        cfg.ckpt_path = str(checkpoint)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)

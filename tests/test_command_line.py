@@ -6,7 +6,9 @@ import sys
 import pytest
 
 import train
-from moe_toy.command_line import jobs, run_checked, run_name
+from moe_toy.command_line import run_checked
+from moe_toy.jobs import jobs
+from moe_toy.run_name import run_name
 from tests.paths import CONF, ROOT
 
 
@@ -47,13 +49,15 @@ def complain(monkeypatch, tmp_path, capsys):
         (["optimizer.lr=-1"], ["optimizer.lr", "greater than 0", "-1"]),
         (["optimizer.min_lr=1.0"], ["optimizer.min_lr (1.0) cannot exceed optimizer.lr"]),
         (["balance.coefficient=much"], ["balance.coefficient", "valid number", "'much'"]),
-        (["balance.scope=layer"], ["balance.scope", "'segment', 'sequence', 'micro_batch', 'global_batch' or 'ema'", "'layer'"]),
+        (["balance.scope=layer"], ["balance.scope", "'global_batch' or 'ema'", "'layer'"]),
         (["data.sequence_length=4096"], ["data.sequence_length (4096) exceeds model.max_seq_len (1024)"]),
         (["ckpt_path=nowhere.ckpt"], ["ckpt_path: no such file, given nowhere.ckpt"]),
         (["data=files"], ["data.source.path"]),
         (["data=files", "data.source.path=nowhere"], ["nowhere", "not a folder"]),
         (["data.domains=[books,novels]"], ["novels", "books"]),
         (["-m", "moe.top_k=4,65"], ["moe.top_k (65)"]),
+        (["sweep=grid", "moe.top_k=2,4"], ["sweep_name is missing", "sweep_name=mine"]),
+        (["sweep=smoke", "moe.top_k=65"], ["moe.top_k (65)"]),
         (["trainer.max_steps=[1"], ["trainer.max_steps=[1"]),
     ],
     ids=lambda value: " ".join(value) if "=" in value[-1] else "",

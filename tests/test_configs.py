@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from moe_toy.command_line import run_name
+from moe_toy.run_name import run_name
 from moe_toy.training.config import OptimizerConfig
 from tests.paths import CONF
 

@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 
 import evaluate
 import train
-from moe_toy.command_line import run_checked, run_name
+from moe_toy.command_line import run_checked
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+from moe_toy.run_name import run_name
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, WORDS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF

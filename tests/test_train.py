@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import train
-from moe_toy.command_line import run_name
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
+from moe_toy.run_name import run_name
 from tests.paths import CONF
 from tests.test_experiments import PAPER
 

@@ -59,6 +59,7 @@ class MoETransformer(nn.Module):
 
     def __init__(self, config: ModelConfig, balancer: LoadBalancer) -> None:
         super().__init__()
+        seed = int(torch.randint(2**62, (), device="cpu"))  # before any submodule draws: how much depends on its shape
         self.config = config
         self.balancer = balancer
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -67,7 +68,7 @@ class MoETransformer(nn.Module):
         self.unembedding = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         rotation = rotary_table(config.max_seq_len, config.head_size, config.rope_base)
         self.register_buffer("rotation", rotation, persistent=False)
-        init_matrices(self, config.init_std)
+        init_matrices(self, config.init_std, seed)
 
     def forward(self, token_ids: Int[Tensor, "batch seq"], *, only_loss: bool = False) -> ModelOutput:
         """Predict the next token at each position of sequences of at most `max_seq_len` tokens.

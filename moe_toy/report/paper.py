@@ -46,3 +46,18 @@ def group(srp: float) -> str:
 def nearest_length(lengths: Iterable[int]) -> int:
     """The segment length measured that is closest to the paper's; the shorter of two."""
     return min(lengths, key=lambda length: (abs(length - SEGMENT_LENGTH), length))
+
+
+ARM_OF_MODEL = {
+    "Baseline": "baseline",
+    "FewerExp": "32expert",
+    "ActMore": "top16",
+    "ActFewer": "top2",
+    "1ShrExp": "share1",
+    "2ShrExp": "share2",
+    "DenseFst": "skip1",
+    "DenseHlf": "sparse2",
+    "NoLB": "nolb",
+    "OverLB": "overlb",
+}
+"""The toy models by their name in the plots, and by the keys of the paper's code, which `arm=` takes."""

@@ -20,6 +20,7 @@ from moe_toy.training.lit_moe import LitMoE
 log = logging.getLogger(__name__)
 EXPECTED_WARNINGS = (
     "Experiment logs directory .* exists and is not empty",  # Hydra has just made it
+    "Checkpoint directory .* exists and is not empty",  # an interrupted arm goes on where it was
     "The '.*_dataloader' does not have many workers",  # tokens are read from a memory map: workers only cost
     ".*treespec, LeafSpec.* is deprecated",  # inside Lightning
     "Found .* module.* in eval mode at the start of training",

@@ -20,6 +20,21 @@ def test_every_variant_fits_every_model_size(variant, size):
     assert composed_model(f"model={size}", f"moe={variant}").total_parameters > 0
 
 
+def test_flops_of_a_token_counted_by_hand(make_config):
+    """16 wide, 2 layers: attention 16 x (16 + 16 + 16), router 16 x 8, 2 experts of 3 x 16 x 8, output 16 x 50."""
+    config = make_config()
+    weights = 2 * (768 + 128 + 768) + 800
+    norms = 2 * (2 * 16 + 2 * 8) + 16
+    assert config.flops_per_token(seq_len=10) == 6 * (weights + norms) + 12 * 2 * 16 * 10
+
+
+def test_flops_grow_with_active_experts_and_length_alone(make_config):
+    flops = make_config().flops_per_token(10)
+    assert make_config(top_k=4).flops_per_token(10) - flops == 6 * 2 * (2 * 3 * 16 * 8)
+    assert make_config(num_experts=16, top_k=4).flops_per_token(10) - flops == 6 * 2 * 8 * 16  # the router's rows
+    assert make_config().flops_per_token(20) > flops
+
+
 def test_alternating_layers_start_dense(make_config):
     assert make_config(num_layers=4, moe_layer_period=2).moe_layers == (1, 3)
 

@@ -10,7 +10,7 @@ KINDS = ("topk_then_softmax", "softmax_then_topk", "sigmoid")
 def make_router(make_config, **changes) -> TopKRouter:
     torch.manual_seed(0)
     router = TopKRouter(make_config(**changes))
-    init_matrices(router, 1.0)
+    init_matrices(router, 1.0, seed=0)
     return router
 
 
