@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from moe_toy.errors import UserError
-from moe_toy.jobs import compose_sweep, is_arm, jobs
+from moe_toy.jobs import compose_sweep, jobs
 
 EXIT_USER_ERROR = 2
 SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer"}
@@ -38,7 +38,7 @@ def run_checked(
         with initialize_config_dir(str(config_dir), version_base="1.3"):
             known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
             configs = [compose(config, overrides) for overrides in jobs(arguments)]
-            sweep = compose_sweep(config, arguments) if is_arm(configs[0]) else None
+            sweep = compose_sweep(config, arguments) if configs[0].get("sweep_name") else None
         if sweep is not None:
             sweep.check()
             configs = [OmegaConf.create(arm.config) for arm in sweep.unfinished]

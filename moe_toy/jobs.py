@@ -14,7 +14,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf, open_dict, read_write
 
-from moe_toy.errors import UserError
 from moe_toy.sweep.arm import Arm
 from moe_toy.sweep.sweep import Sweep
 
@@ -29,13 +28,6 @@ def jobs(arguments: Sequence[str], grid: Mapping[str, str] | None = None) -> Ite
         elif not override.is_hydra_override():
             choices[key] = [override.input_line]
     return (list(job) for job in itertools.product(*choices.values()))
-
-
-def is_arm(cfg: Mapping[str, Any]) -> bool:
-    """Whether the config of a job is that of an arm of a sweep."""
-    if OmegaConf.is_missing(cfg, "sweep_name"):
-        raise UserError("sweep_name is missing; name the grid, as sweep_name=mine, and find it again by that name")
-    return cfg.get("sweep_name") is not None
 
 
 def compose_sweep(config: str, arguments: Sequence[str]) -> Sweep:

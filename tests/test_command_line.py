@@ -56,7 +56,6 @@ def complain(monkeypatch, tmp_path, capsys):
         (["data=files", "data.source.path=nowhere"], ["nowhere", "not a folder"]),
         (["data.domains=[books,novels]"], ["novels", "books"]),
         (["-m", "moe.top_k=4,65"], ["moe.top_k (65)"]),
-        (["sweep=grid", "moe.top_k=2,4"], ["sweep_name is missing", "sweep_name=mine"]),
         (["sweep=smoke", "moe.top_k=65"], ["moe.top_k (65)"]),
         (["trainer.max_steps=[1"], ["trainer.max_steps=[1"]),
     ],

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "callbacks": BASE | {"metrics", "report"},
     "sweep": {"errors", "run_name", "model", "training", "report"},
     "run_name": set(),
-    "jobs": {"errors", "sweep"},
+    "jobs": {"sweep"},
     "command_line": {"errors", "jobs"},
     "export": BASE | {"model", "balance", "training", "data"},
 }

@@ -15,7 +15,7 @@ from moe_toy.sweep.record import Record, read_record
 
 SEED = "seed"
 WITHOUT_EFFECT = ("ckpt_path", "threads", "logger", "data.num_workers", "data.root", "trainer.enable_progress_bar")
-"""May differ between the tries of an arm: they change neither what it computes nor what it measures."""
+"""May differ between the tries of an arm: they change what it computes by rounding at most."""
 
 
 @dataclass(frozen=True)
