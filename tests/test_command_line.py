@@ -73,6 +73,12 @@ def test_a_damaged_checkpoint_is_named(complain, tmp_path_factory):
     assert f"{path} is damaged" in complain(f"ckpt_path={path}")
 
 
+def test_a_run_directory_may_be_given_as_the_shell_completes_it(complain, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("moe=few_experts,seed=1")
+    (run_dir / "last.ckpt").write_bytes(b"not a checkpoint")
+    assert f"{run_dir}/last.ckpt is damaged" in complain(f"ckpt_path={run_dir}/last.ckpt")
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(cfg):
         raise RuntimeError("our mistake")
