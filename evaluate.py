@@ -1,6 +1,7 @@
 """Measure how consistently a model routes and what a cache of experts would gain: `python evaluate.py --help`."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Heavy imports stay inside functions, so that --help answers at once.
 CONF = Path(__file__).parent / "conf"
+EXIT_CLAIM_FAILS = 1
 DEVICE = ("bandwidth_gbps", "expert_bytes", "compute_ms")
 log = logging.getLogger(__name__)
 
@@ -23,9 +25,15 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     import torch
 
+    from moe_toy.evaluation.runs import FinishedRuns
+    from moe_toy.evaluation.sweep import FinishedSweep
+
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    report = compare(cfg) if is_comparison(cfg) else measure(cfg)
+    target = instantiate(cfg.target)
+    if isinstance(target, FinishedSweep):
+        return judge(target.path, Path(cfg.out_dir), strict=cfg.strict)
+    report = compare(cfg) if isinstance(target, FinishedRuns) else measure(cfg)
     log.info("report: %s", report)
 
 
@@ -52,6 +60,19 @@ def compare(cfg: DictConfig) -> Path:
     return write_comparison(runs.paths, out_dir)
 
 
+def judge(sweep: Path, out_dir: Path, *, strict: bool) -> None:
+    """Check the paper's claims over a sweep; with `strict`, a claim that fails is exit code 1."""
+    from moe_toy.report.claims import Verdict, show_claims
+    from moe_toy.report.page import REPORT
+    from moe_toy.report.sweep import write_sweep_report
+
+    checked = write_sweep_report(sweep, CONF / "claims.yaml", out_dir)
+    show_claims(checked)
+    log.info("report: %s", out_dir / REPORT)
+    if strict and (checked.claim_verdict == Verdict.FAILS).any():
+        sys.exit(EXIT_CLAIM_FAILS)
+
+
 def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
     from moe_toy.errors import UserError
@@ -60,22 +81,27 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"{', '.join(DEVICE)} go together; give all three or none")
     instantiate(cfg.metrics, _convert_="all")
     instantiate(cfg.target).check()
-    if not is_comparison(cfg):
+    if not is_measured(cfg):
         build(cfg).check()
 
 
 def prepare(cfg: DictConfig) -> None:
     """Assemble and tokenise the text, and see that it fits the model and that the output folder is free."""
-    if is_comparison(cfg):
-        instantiate(cfg.target).check_folder(Path(cfg.out_dir))
-    else:
+    from moe_toy.evaluation.runs import FinishedRuns
+
+    target = instantiate(cfg.target)
+    if isinstance(target, FinishedRuns):
+        target.check_folder(Path(cfg.out_dir))
+    elif not is_measured(cfg):
         build(cfg).prepare()
 
 
-def is_comparison(cfg: DictConfig) -> bool:
+def is_measured(cfg: DictConfig) -> bool:
+    """Whether the target is results already, not a model or its routing."""
     from moe_toy.evaluation.runs import FinishedRuns
+    from moe_toy.evaluation.sweep import FinishedSweep
 
-    return isinstance(instantiate(cfg.target), FinishedRuns)
+    return isinstance(instantiate(cfg.target), FinishedRuns | FinishedSweep)
 
 
 def build(cfg: DictConfig) -> "Evaluation":

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.command_line import run_checked
+from moe_toy.sweep.run_arm import run_arm
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -20,15 +21,28 @@ CONF = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> None:
+    if cfg.sweep_name is None:
+        run(cfg)
+    else:
+        run_arm(Path(cfg.run_dir), lambda checkpoint: run(cfg, checkpoint))
+
+
+def run(cfg: DictConfig, checkpoint: Path | None = None) -> None:
+    """Train from the start, or from `checkpoint`, which takes the place of `ckpt_path`."""
     import torch
     from lightning.pytorch import seed_everything
 
+    from moe_toy.training.accumulation import accumulated_batches
+    from moe_toy.training.allocator import keep_freed_memory
     from moe_toy.training.checkpoint import load_weights
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
     from moe_toy.training.session import closing, greet, quieten, record_config, record_tokenizer, say_goodbye
 
     quieten()
+    keep_freed_memory()
+    if checkpoint is not None:
+        cfg.ckpt_path = str(checkpoint)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -38,6 +52,10 @@ def main(cfg: DictConfig) -> None:
         load_weights(Path(cfg.init_from), module.model)
     loggers = list(instantiate(cfg.logger).values())
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
+    if cfg.global_batch_size is not None:
+        trainer.accumulate_grad_batches = accumulated_batches(
+            cfg.global_batch_size, batch_size=cfg.data.batch_size, num_ranks=trainer.world_size
+        )
     record_config(OmegaConf.to_container(cfg, resolve=True), Path(cfg.run_dir), loggers)
     record_tokenizer(data.tokenizer_file, Path(cfg.run_dir))
     greet(module)
@@ -53,10 +71,19 @@ def check(cfg: DictConfig) -> None:
     import torch
 
     from moe_toy.errors import UserError
+    from moe_toy.training.accumulation import accumulated_alone
     from moe_toy.training.checkpoint import check_fits
     from moe_toy.training.config import OptimizerConfig
+    from moe_toy.training.sharded_checkpoint import is_sharded
 
-    OptimizerConfig(**cfg.optimizer)
+    accumulated = accumulated_alone(
+        cfg.global_batch_size,
+        batch_size=cfg.data.batch_size,
+        accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
+    )
+    OptimizerConfig(**cfg.optimizer).check_trainer(
+        gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=accumulated
+    )
     with torch.device("meta"):
         model = build_model(cfg)
     for key in ("sequence_length", "validation_length"):
@@ -65,8 +92,18 @@ def check(cfg: DictConfig) -> None:
                 f"data.{key} ({cfg.data[key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
                 f"lower data.{key} or raise model.max_seq_len"
             )
+    if model.balancer.looks_ahead and cfg.trainer.overfit_batches:
+        raise UserError(
+            "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "
+            "use balance.estimate=prefix"
+        )
     if cfg.ckpt_path is not None:
         check_fits(Path(cfg.ckpt_path), model)
+        if is_sharded(Path(cfg.ckpt_path)) and isinstance(cfg.trainer.strategy, str):
+            raise UserError(
+                f"ckpt_path: {cfg.ckpt_path} is a folder of shards, which trainer.strategy={cfg.trainer.strategy} "
+                "cannot continue; use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
+            )
     if cfg.init_from is not None:
         if cfg.ckpt_path is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")

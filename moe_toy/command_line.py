@@ -1,7 +1,6 @@
 """Between Hydra and our entry points: mistakes are found before a run directory exists, and told in one line."""
 
 import difflib
-import itertools
 import os
 import re
 import sys
@@ -9,16 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from moe_toy.errors import UserError
+from moe_toy.jobs import compose_sweep, jobs
 
 EXIT_USER_ERROR = 2
-NAME_LENGTH = 120
 SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
 
@@ -28,37 +26,35 @@ def run_checked(
 ) -> None:
     """Take the config of every job on the command line through each of `stages`, then hand over to Hydra's `main`.
 
-    A mistake of the user's is one line on standard error and exit code 2; everything else keeps its traceback.
+    A mistake of the user's is one line on standard error and exit code 2; everything else keeps its traceback. A sweep
+    goes through with its unfinished arms only, and leaves with exit code 1 if one of them is not done in the end.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises, so that we can tell mistakes from bugs
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
     arguments = sys.argv[1:]
     known_keys: list[str] = []
     try:
-        if not any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
-            with initialize_config_dir(str(config_dir), version_base="1.3"):
-                known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
-                configs = [compose(config, overrides) for overrides in jobs(arguments)]
-            for stage in stages:
-                for cfg in configs:
-                    stage(cfg)
-        main()
+        if any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
+            return main()
+        with initialize_config_dir(str(config_dir), version_base="1.3"):
+            known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
+            configs = [compose(config, overrides) for overrides in jobs(arguments)]
+            sweep = compose_sweep(config, arguments) if configs[0].get("sweep_name") else None
+        if sweep is not None:
+            sweep.check()
+            configs = [OmegaConf.create(arm.config) for arm in sweep.unfinished]
+        for stage in stages:
+            for cfg in configs:
+                stage(cfg)
+        if sweep is None:
+            return main()
+        if configs:
+            sweep.show()
+            sys.argv.append(sweep.naming)
+            main()
+        sys.exit(sweep.conclude(config_dir / "claims.yaml"))
     except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, arguments, known_keys)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-
-
-def jobs(arguments: list[str]) -> Iterator[list[str]]:
-    """The overrides of each job: one, or the grid that `a=1,2` spans with --multirun."""
-    overrides = OverridesParser.create().parse_overrides([a for a in arguments if not a.startswith("-")])
-    choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override()
-        else [override.input_line]
-        for override in overrides
-        if not override.get_key_element().lstrip("+~").startswith("hydra")
-    ]
-    return (list(job) for job in itertools.product(*choices))
 
 
 def explain(error: Exception, arguments: list[str], known_keys: list[str]) -> str:
@@ -99,12 +95,6 @@ def explain_unknown_key(key: str, arguments: list[str], known_keys: list[str]) -
     nearest = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]}?" if nearest else "see `--cfg job` for all keys"
     return f"{key}: no such key (given {given}); {hint}"
-
-
-def run_name(override_dirname: str) -> str:
-    """A short name that is safe as a folder: what a run changes, or `default`."""
-    name = re.sub(r"[^\w=.,+-]+", "-", override_dirname).strip("-.")
-    return name[:NAME_LENGTH] or "default"
 
 
 def flat_keys(config: object, prefix: str = "") -> list[str]:

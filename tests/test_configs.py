@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from moe_toy.command_line import run_name
+from moe_toy.run_name import run_name
 from moe_toy.training.config import OptimizerConfig
 from tests.paths import CONF
 
@@ -33,13 +33,14 @@ def compose_run(tmp_path):
 
 @pytest.mark.parametrize("path", OF_TRAINING, ids=str)
 def test_every_config_file_composes_and_builds(compose_run, path, tmp_path):
+    group, option = path.parts[0], "/".join(path.parts[1:])
     overrides = [
-        f"{path.parent}={path.name}",
+        f"{group}={option}",
         "trainer.accelerator=cpu",
         "trainer.precision=32-true",
         "trainer.devices=1",
     ]
-    if path.parent.name == "data":
+    if group == "data":
         overrides += [f"data.root={tmp_path}", *(["data.source.path=" + str(tmp_path)] if path.name == "files" else [])]
     cfg = compose_run(*overrides)
     with torch.device("meta"):

@@ -1,10 +1,8 @@
 """Whole evaluations by `evaluate.py` on small text: what they leave behind, how they go on, what they refuse."""
 
-import importlib.util
 import json
 import random
 import sys
-import types
 from dataclasses import replace
 
 import pandas as pd
@@ -17,11 +15,12 @@ from omegaconf import OmegaConf
 
 import evaluate
 import train
-from moe_toy.command_line import run_checked, run_name
+from moe_toy.command_line import run_checked
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+from moe_toy.run_name import run_name
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, WORDS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF
@@ -69,26 +68,6 @@ def run_dir(data, tmp_path_factory):
 def tokenizer_file(cache, run_dir):
     (path,) = cache.glob("tokenizers/*.json")
     return path
-
-
-@pytest.fixture(autouse=True)
-def stand_in_for_the_report(monkeypatch):
-    """Only while the report is not there."""
-    written = {
-        "recommend": lambda results, **given: results,
-        "write_report": write_nothing,
-        "write_comparison": write_nothing,
-    }
-    for module, function in (("recommend", "recommend"), ("html", "write_report"), ("compare", "write_comparison")):
-        if importlib.util.find_spec(f"moe_toy.report.{module}") is None:
-            stand_in = types.ModuleType(module)
-            setattr(stand_in, function, written[function])
-            monkeypatch.setitem(sys.modules, f"moe_toy.report.{module}", stand_in)
-
-
-def write_nothing(results, out_dir):
-    (out_dir / "report.html").write_text("")
-    return out_dir / "report.html"
 
 
 def run(out_dir, *overrides: str) -> Results:

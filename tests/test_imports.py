@@ -22,12 +22,15 @@ MAY_IMPORT = {
     "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results", "trace_file"},
     "training": BASE | {"model", "data", "balance", "report"},
     "callbacks": BASE | {"metrics", "report"},
-    "command_line": {"errors"},
+    "sweep": {"errors", "run_name", "model", "training", "report"},
+    "run_name": set(),
+    "jobs": {"sweep"},
+    "command_line": {"errors", "jobs"},
     "export": BASE | {"model", "balance", "training", "data"},
 }
 LIBRARIES = {  # where a heavy or framework-bound library may be imported
     "lightning": {"training", "callbacks", "data"},
-    "hydra": {"command_line", "evaluation"},
+    "hydra": {"command_line", "jobs", "evaluation"},
     "matplotlib": {"report", "callbacks"},
     "wandb": set(),
     "transformers": {"evaluation", "export"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -143,9 +143,16 @@ class DomainDataModule(lightning.LightningDataModule):
         return torch.nn.functional.pad(self.tokenizer.token_bytes, (0, unused))
 
     def train_dataloader(self) -> DataLoader[TokenBatch]:
+        return self._training_loader(self._batches_per_epoch, self.num_workers)
+
+    def step_batches(self) -> Iterable[TokenBatch]:
+        """This rank's micro-batches of the coming optimiser step: those that the training loader is about to give."""
+        return self._training_loader(self._accumulated_batches, num_workers=0)
+
+    def _training_loader(self, num_batches: int, num_workers: int) -> DataLoader[TokenBatch]:
         sampler = TrainingSampler(
             first=lambda: self.num_samples,
-            num_batches=self._batches_per_epoch,
+            num_batches=num_batches,
             batch_size=self.batch_size,
             rank=self._rank,
             num_ranks=self._num_ranks,
@@ -155,7 +162,7 @@ class DomainDataModule(lightning.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=collate,
-            num_workers=self.num_workers,
+            num_workers=num_workers,
         )
 
     def val_dataloader(self) -> DataLoader[TokenBatch]:

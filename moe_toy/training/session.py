@@ -20,9 +20,12 @@ from moe_toy.training.lit_moe import LitMoE
 log = logging.getLogger(__name__)
 EXPECTED_WARNINGS = (
     "Experiment logs directory .* exists and is not empty",  # Hydra has just made it
+    "Checkpoint directory .* exists and is not empty",  # an interrupted arm goes on where it was
     "The '.*_dataloader' does not have many workers",  # tokens are read from a memory map: workers only cost
     ".*treespec, LeafSpec.* is deprecated",  # inside Lightning
     "Found .* module.* in eval mode at the start of training",
+    "It is recommended to use .*sync_dist=True",  # callbacks log what is already summed over ranks
+    "Detected an existing checkpoint in .*, overwriting",  # sharded last.ckpt and best.ckpt are written again and again
 )
 CONTENTS = {
     "curves.png": "the curves of this run",

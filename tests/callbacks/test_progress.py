@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 import train
 from moe_toy.callbacks.progress import TrainingProgress
-from moe_toy.command_line import run_name
+from moe_toy.run_name import run_name
 from tests.paths import CONF
 
 
