@@ -56,7 +56,7 @@ def run_dir(data, tmp_path_factory):
     """A run of train.py, with a bias on the selection that its checkpoint has to bring along."""
     run_dir = tmp_path_factory.mktemp("run")
     OmegaConf.register_new_resolver("name_of", run_name, replace=True)
-    choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=2"]
+    choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=3"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])
     train.prepare(cfg)
