@@ -1,10 +1,8 @@
 """Whole evaluations by `evaluate.py` on small text: what they leave behind, how they go on, what they refuse."""
 
-import importlib.util
 import json
 import random
 import sys
-import types
 from dataclasses import replace
 
 import pandas as pd
@@ -58,7 +56,7 @@ def run_dir(data, tmp_path_factory):
     """A run of train.py, with a bias on the selection that its checkpoint has to bring along."""
     run_dir = tmp_path_factory.mktemp("run")
     OmegaConf.register_new_resolver("name_of", run_name, replace=True)
-    choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=2"]
+    choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=3"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])
     train.prepare(cfg)
@@ -70,22 +68,6 @@ def run_dir(data, tmp_path_factory):
 def tokenizer_file(cache, run_dir):
     (path,) = cache.glob("tokenizers/*.json")
     return path
-
-
-@pytest.fixture(autouse=True)
-def stand_in_for_the_report(monkeypatch):
-    """Only while the report is not there."""
-    written = {"recommend": lambda results, **given: results, "write_report": write_nothing}
-    for module, function in (("recommend", "recommend"), ("html", "write_report"), ("compare", "write_comparison")):
-        if importlib.util.find_spec(f"moe_toy.report.{module}") is None:
-            stand_in = types.ModuleType(module)
-            setattr(stand_in, function, written.get(function))
-            monkeypatch.setitem(sys.modules, f"moe_toy.report.{module}", stand_in)
-
-
-def write_nothing(results, out_dir):
-    (out_dir / "report.html").write_text("")
-    return out_dir / "report.html"
 
 
 def run(out_dir, *overrides: str) -> Results:
@@ -282,7 +264,7 @@ def complain(monkeypatch, tmp_path, capsys):
         (["target=huggingface", "target.path=x", "target.router_modules=gate"], "go together; give both or none"),
         (["metrics.cold=warm"], "metrics.cold: input should be 'hit', 'miss' or 'exclude', given 'warm'"),
         (["metrics.segment_lengths=[]"], "metrics.segment_lengths"),
-        (["bandwidth_gbps=16"], "bandwidth_gbps, expert_bytes and compute_ms go together"),
+        (["bandwidth_gbps=16"], "bandwidth_gbps, expert_bytes, compute_ms go together"),
         (["target.pth=x"], "did you mean target.path?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -317,3 +299,17 @@ def test_a_folder_with_results_of_another_target_is_refused(complain, tmp_path):
     line = complain("target=trace", f"target.path={tmp_path}/b.safetensors", f"out_dir={tmp_path}/out")
     assert "holds the results of another evaluation" in line
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+def test_finished_evaluations_are_compared_in_a_folder_of_their_own(complain, tmp_path):
+    for name in ("sticky_e16k4", "domain_e64k8"):
+        load_golden(name).trace.save(tmp_path / f"{name}.safetensors")
+        run(tmp_path / name, "target=trace", f"target.path={tmp_path}/{name}.safetensors")
+    paths = f"target.paths=[{tmp_path}/sticky_e16k4,{tmp_path}/domain_e64k8]"
+    assert "holds the results of another" in complain("target=runs", paths, f"out_dir={tmp_path}/sticky_e16k4")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", ["target=runs", paths, f"out_dir={tmp_path}/both"])
+    evaluate.check(cfg)
+    evaluate.prepare(cfg)
+    evaluate.main.__wrapped__(cfg)
+    assert (tmp_path / "both" / "report.html").exists()
