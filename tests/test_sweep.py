@@ -77,6 +77,10 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(arguments, sweep, tmp
     for name, expected in whole.items():
         torch.testing.assert_close(weights(baseline)[name], expected, rtol=0, atol=0)
 
+    (baseline / "arm.json").unlink()  # as if killed after the last checkpoint
+    assert sweep(*command) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(baseline / "metrics.csv"), metrics)
+
     monkeypatch.setattr(train, "run", lambda *_: pytest.fail("a finished arm was trained again"))
     assert sweep(*command) == 0
 
@@ -89,3 +93,17 @@ def test_a_failing_arm_stops_no_other_and_shows_in_the_exit_code(sweep, tmp_path
     assert "Trainer" in read_record(directory / "trainer.profiler=nonsense").error
     assert read_record(directory / "trainer.profiler=null").state is State.DONE
     assert (directory / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "plugin"),
+    [("joblib", "hydra_joblib_launcher"), ("submitit_local", "hydra_submitit_launcher")],
+    ids=["joblib", "submitit_local"],
+)
+def test_launchers_run_arms_in_processes_of_their_own(sweep, tmp_path, monkeypatch, launcher, plugin):
+    pytest.importorskip(f"hydra_plugins.{plugin}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert sweep("sweep=smoke", "arm=nolb", "seed=7", "trainer.max_steps=1", f"hydra/launcher={launcher}") == 0
+    arm = tmp_path / "outputs" / "sweeps" / "smoke" / "arm=nolb,seed=7"
+    assert read_record(arm).state is State.DONE
+    assert (arm / "checkpoints" / "last.ckpt").exists()

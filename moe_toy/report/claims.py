@@ -90,7 +90,7 @@ def show_claims(checked: pd.DataFrame) -> None:
     for key, rows in checked.groupby("claim", sort=False):
         whole, says = rows.claim_verdict.iloc[0], rows.says.iloc[0]
         console.print(f"[bold]{key:<3}[{STYLE[whole]}]{whole}[/]: {escape(says)}[/]", highlight=False)
-        table = Table(box=None, show_header=False, padding=(0, 2), pad_edge=True)
+        table = Table(box=None, show_header=False, padding=(0, 1))
         for row in rows.itertuples():
             numbers = (f"{row.estimate:.3f}", f"({row.ci_low:.3f} to {row.ci_high:.3f})", row.claimed, row.verdict)
             table.add_row("", escape(row.comparison), *(numbers if row.verdict != Verdict.NOT_MEASURED else ()))

@@ -43,7 +43,7 @@ def earlier_metrics(directory: Path, checkpoint: Path | None) -> Iterator[None]:
         Path(f"{earlier}.part").replace(earlier)
     yield
     if tables:
-        later = pd.read_csv(directory / METRICS)
-        pd.concat([pd.read_csv(earlier), later]).to_csv(directory / f"{METRICS}.part", index=False)
+        parts = [pd.read_csv(path) for path in (earlier, directory / METRICS) if path.exists()]
+        pd.concat(parts).to_csv(directory / f"{METRICS}.part", index=False)
         (directory / f"{METRICS}.part").replace(directory / METRICS)
         earlier.unlink()

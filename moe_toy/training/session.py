@@ -97,7 +97,7 @@ def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     shown = ("val/loss", "val/bits_per_byte", "routing/srp@16", "routing/load_cv", "routing/domain_specialization")
     scores = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]
     log.info("finished step %d: %s", trainer.global_step, ", ".join(scores))
-    if any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
+    if (run_dir / "metrics.csv").exists():  # not where all steps were done before
         save_curves(run_dir)
     log.info("run directory: %s", run_dir)
     for name, meaning in CONTENTS.items():
