@@ -36,7 +36,10 @@ def _facts(summary: dict[str, Any]) -> str:
         f"{len(summary['layer_ids'])} MoE layers, {summary['top_k']} of {summary['num_experts']} experts per token",
     ]
     if summary.get("total_parameters"):
-        facts.append(f"{_count(summary['total_parameters'])} parameters, {_count(summary['active_parameters'])} active")
+        active = summary.get("active_parameters")
+        facts.append(
+            f"{_count(summary['total_parameters'])} parameters" + (f", {_count(active)} active" if active else "")
+        )
     domains = f"{len(summary['domains'])} domains × " if len(summary["domains"]) > 1 else ""
     facts.append(f"{domains}{summary['samples_per_domain']} sequences × {summary['sequence_length']} tokens")
     if summary.get("loss") is not None:
