@@ -7,10 +7,8 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
-from omegaconf import OmegaConf
 
 import train
-from moe_toy.command_line import run_name
 from tests.paths import CONF
 
 
@@ -27,7 +25,6 @@ class SaveGradients(Callback):
 
 
 def train_in(run_dir: Path, overrides: list[str]) -> None:
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
     run_dir.mkdir(exist_ok=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*overrides, f"run_dir={run_dir}", "name=test"])

@@ -11,7 +11,6 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 import evaluate
 import train
@@ -20,7 +19,6 @@ from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
-from moe_toy.run_name import run_name
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, WORDS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF
@@ -55,7 +53,6 @@ def data(texts, cache):
 def run_dir(data, tmp_path_factory):
     """A run of train.py, with a bias on the selection that its checkpoint has to bring along."""
     run_dir = tmp_path_factory.mktemp("run")
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
     choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=3"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])

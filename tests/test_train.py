@@ -7,12 +7,10 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 import train
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
-from moe_toy.run_name import run_name
 from tests.paths import CONF
 from tests.test_experiments import PAPER
 
@@ -53,7 +51,6 @@ def texts(tmp_path_factory):
 @pytest.fixture
 def run(texts, tmp_path):
     """`run("name", "trainer.max_steps=3")`: train in a directory of that name, and return it."""
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
 
     def train_in(name: str, *overrides: str, moe: list[str] = EIGHT_EXPERTS):
         run_dir = tmp_path / name
@@ -192,7 +189,6 @@ def test_every_model_of_the_paper_trains_at_nano_size(run, key):
 
 @pytest.mark.corpus
 def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
     short = ["data.sequence_length=128", "data.batch_size=4", "data.validation_samples=1", "optimizer.warmup_steps=3"]
     quiet = ["logger=csv", "callbacks=none", "trainer.enable_progress_bar=false", "threads=1"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
