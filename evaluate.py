@@ -17,42 +17,47 @@ if TYPE_CHECKING:
 # Heavy imports stay inside functions, so that --help answers at once.
 CONF = Path(__file__).parent / "conf"
 EXIT_CLAIM_FAILS = 1
+DEVICE = ("bandwidth_gbps", "expert_bytes", "compute_ms")
 log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     import torch
-    import yaml
 
     from moe_toy.evaluation.runs import FinishedRuns
     from moe_toy.evaluation.sweep import FinishedSweep
-    from moe_toy.report.compare import write_comparison
-    from moe_toy.report.html import write_report
-    from moe_toy.report.recommend import recommend
 
-    out_dir = Path(cfg.out_dir)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     target = instantiate(cfg.target)
     if isinstance(target, FinishedSweep):
-        return judge(target.path, out_dir, strict=cfg.strict)
-    if isinstance(target, FinishedRuns):
-        report = write_comparison(target.paths, out_dir)
-    else:
-        evaluation = build(cfg)
-        evaluation.prepare()
-        results = recommend(
-            evaluation.run(),
-            bandwidth_gbps=cfg.bandwidth_gbps,
-            expert_bytes=cfg.expert_bytes,
-            compute_ms=cfg.compute_ms,
-        )
-        (out_dir / "config.yaml").write_text(yaml.safe_dump(OmegaConf.to_container(cfg, resolve=True), sort_keys=False))
-        results.save(out_dir)
-        report = write_report(results, out_dir)
-        evaluation.tidy()
+        return judge(target.path, Path(cfg.out_dir), strict=cfg.strict)
+    report = compare(cfg) if isinstance(target, FinishedRuns) else measure(cfg)
     log.info("report: %s", report)
+
+
+def measure(cfg: DictConfig) -> Path:
+    from moe_toy.report.html import write_report
+    from moe_toy.report.recommend import recommend
+
+    evaluation, out_dir = build(cfg), Path(cfg.out_dir)
+    evaluation.prepare()
+    device = {name: cfg[name] for name in DEVICE}
+    results = recommend(evaluation.run(), **device)
+    (out_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    results.save(out_dir)
+    report = write_report(results, out_dir)
+    evaluation.tidy()
+    return report
+
+
+def compare(cfg: DictConfig) -> Path:
+    from moe_toy.report.compare import write_comparison
+
+    runs, out_dir = instantiate(cfg.target), Path(cfg.out_dir)
+    runs.claim(out_dir)
+    return write_comparison(runs.paths, out_dir)
 
 
 def judge(sweep: Path, out_dir: Path, *, strict: bool) -> None:
@@ -70,6 +75,10 @@ def judge(sweep: Path, out_dir: Path, *, strict: bool) -> None:
 
 def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
+    from moe_toy.errors import UserError
+
+    if len({cfg[name] is None for name in DEVICE}) > 1:
+        raise UserError(f"{', '.join(DEVICE)} go together; give all three or none")
     instantiate(cfg.metrics, _convert_="all")
     instantiate(cfg.target).check()
     if not is_measured(cfg):
@@ -78,7 +87,12 @@ def check(cfg: DictConfig) -> None:
 
 def prepare(cfg: DictConfig) -> None:
     """Assemble and tokenise the text, and see that it fits the model and that the output folder is free."""
-    if not is_measured(cfg):
+    from moe_toy.evaluation.runs import FinishedRuns
+
+    target = instantiate(cfg.target)
+    if isinstance(target, FinishedRuns):
+        target.check_folder(Path(cfg.out_dir))
+    elif not is_measured(cfg):
         build(cfg).prepare()
 
 

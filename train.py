@@ -33,12 +33,14 @@ def run(cfg: DictConfig, checkpoint: Path | None = None) -> None:
     from lightning.pytorch import seed_everything
 
     from moe_toy.training.accumulation import accumulated_batches
+    from moe_toy.training.allocator import keep_freed_memory
     from moe_toy.training.checkpoint import load_weights
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
     from moe_toy.training.session import closing, greet, quieten, record_config, record_tokenizer, say_goodbye
 
     quieten()
+    keep_freed_memory()
     if checkpoint is not None:
         cfg.ckpt_path = str(checkpoint)
     if cfg.threads is not None:
@@ -69,16 +71,18 @@ def check(cfg: DictConfig) -> None:
     import torch
 
     from moe_toy.errors import UserError
-    from moe_toy.training.accumulation import check_accumulation
+    from moe_toy.training.accumulation import accumulated_alone
     from moe_toy.training.checkpoint import check_fits
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.sharded_checkpoint import is_sharded
 
-    OptimizerConfig(**cfg.optimizer)
-    check_accumulation(
+    accumulated = accumulated_alone(
         cfg.global_batch_size,
         batch_size=cfg.data.batch_size,
         accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
+    )
+    OptimizerConfig(**cfg.optimizer).check_trainer(
+        gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=accumulated
     )
     with torch.device("meta"):
         model = build_model(cfg)

@@ -30,7 +30,7 @@ def run_checked(
     goes through with its unfinished arms only, and leaves with exit code 1 if one of them is not done in the end.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises, so that we can tell mistakes from bugs
-    arguments = sys.argv[1:]
+    sys.argv[1:] = arguments = [quoted(argument) for argument in sys.argv[1:]]
     known_keys: list[str] = []
     try:
         if any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
@@ -55,6 +55,12 @@ def run_checked(
     except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, arguments, known_keys)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+
+def quoted(argument: str) -> str:
+    """`key=PATH` with quotes around a path that is there, for it may hold `=` and `,`, as run directories do."""
+    key, _, value = argument.partition("=")
+    return f"{key}='{value}'" if set(value) & set("=,") and "'" not in value and Path(value).exists() else argument
 
 
 def explain(error: Exception, arguments: list[str], known_keys: list[str]) -> str:

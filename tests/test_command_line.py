@@ -1,5 +1,6 @@
 """A user's mistake is one line that names the key, the value and the way out; nothing is created."""
 
+import subprocess
 import sys
 
 import pytest
@@ -8,7 +9,7 @@ import train
 from moe_toy.command_line import run_checked
 from moe_toy.jobs import jobs
 from moe_toy.run_name import run_name
-from tests.paths import CONF
+from tests.paths import CONF, ROOT
 
 
 def never(cfg=None):
@@ -72,6 +73,12 @@ def test_a_damaged_checkpoint_is_named(complain, tmp_path_factory):
     assert f"{path} is damaged" in complain(f"ckpt_path={path}")
 
 
+def test_a_run_directory_may_be_given_as_the_shell_completes_it(complain, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("moe=few_experts,seed=1")
+    (run_dir / "last.ckpt").write_bytes(b"not a checkpoint")
+    assert f"{run_dir}/last.ckpt is damaged" in complain(f"ckpt_path={run_dir}/last.ckpt")
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(cfg):
         raise RuntimeError("our mistake")
@@ -101,3 +108,12 @@ def test_multirun_spans_the_grid_and_leaves_hydra_keys_alone():
 )
 def test_run_names_are_safe_as_folders(overrides, name):
     assert run_name(overrides) == name
+
+
+def test_help_shows_choices_and_examples_without_a_heavy_import():
+    command = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "moe: baseline, dense_alternate" in finished.stdout
+    assert 'eval "$(python train.py -sc install=bash)"' in finished.stdout
+    imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
+    assert not imported & {"torch", "lightning", "transformers", "pandas"}

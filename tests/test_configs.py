@@ -5,10 +5,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import train
-from moe_toy.run_name import run_name
 from moe_toy.training.config import OptimizerConfig
 from tests.paths import CONF
 
@@ -21,7 +20,6 @@ OF_TRAINING = [path for path in FILES if path not in TARGETS and path.name != "e
 @pytest.fixture
 def compose_run(tmp_path):
     """Compose as on the command line, with a temporary run directory."""
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
 
     def make(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):

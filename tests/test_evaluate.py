@@ -1,10 +1,8 @@
 """Whole evaluations by `evaluate.py` on small text: what they leave behind, how they go on, what they refuse."""
 
-import importlib.util
 import json
 import random
 import sys
-import types
 from dataclasses import replace
 
 import pandas as pd
@@ -13,16 +11,15 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 import evaluate
 import train
 from moe_toy.command_line import run_checked
+from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
-from moe_toy.run_name import run_name
-from tests.evaluation.conftest import WORDS, tiny_model
+from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, WORDS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF
 from tests.test_train import EIGHT_EXPERTS, SMALL
@@ -56,8 +53,7 @@ def data(texts, cache):
 def run_dir(data, tmp_path_factory):
     """A run of train.py, with a bias on the selection that its checkpoint has to bring along."""
     run_dir = tmp_path_factory.mktemp("run")
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
-    choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=2"]
+    choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=3"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])
     train.prepare(cfg)
@@ -65,20 +61,10 @@ def run_dir(data, tmp_path_factory):
     return run_dir
 
 
-@pytest.fixture(autouse=True)
-def stand_in_for_the_report(monkeypatch):
-    """Only while the report is not there."""
-    written = {"recommend": lambda results, **given: results, "write_report": write_nothing}
-    for module, function in (("recommend", "recommend"), ("html", "write_report"), ("compare", "write_comparison")):
-        if importlib.util.find_spec(f"moe_toy.report.{module}") is None:
-            stand_in = types.ModuleType(module)
-            setattr(stand_in, function, written.get(function))
-            monkeypatch.setitem(sys.modules, f"moe_toy.report.{module}", stand_in)
-
-
-def write_nothing(results, out_dir):
-    (out_dir / "report.html").write_text("")
-    return out_dir / "report.html"
+@pytest.fixture(scope="module")
+def tokenizer_file(cache, run_dir):
+    (path,) = cache.glob("tokenizers/*.json")
+    return path
 
 
 def run(out_dir, *overrides: str) -> Results:
@@ -90,6 +76,7 @@ def run(out_dir, *overrides: str) -> Results:
     return Results.load(out_dir)
 
 
+BRIEF = ["data.validation_samples=2", "data.validation_length=32", "metrics.min_token_count=2"]
 SHORT = ["data.validation_samples=3", "data.validation_length=64", "metrics.min_token_count=2"]
 
 
@@ -127,16 +114,15 @@ def test_tables_hold_the_text_and_the_experts_of_its_tokens(run_dir, data, tmp_p
     assert set(tables["nulls"].metric) == {"srp", "sch"}
 
 
-def test_the_bias_of_the_run_counts(run_dir, data, cache, tmp_path):
+def test_the_bias_of_the_run_counts(run_dir, data, tokenizer_file, tmp_path):
     """Without its config.yaml the checkpoint still brings its bias; with a bias of zero the routing is another."""
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["state_dict"]["model.balancer.bias"].abs().max() > 0
-    (tokenizer,) = cache.glob("tokenizers/*.json")
     srp = {}
     for name, factor in {"with": 1.0, "without": 0.0}.items():
         checkpoint["state_dict"]["model.balancer.bias"] *= factor
         torch.save(checkpoint, tmp_path / f"{name}.ckpt")
-        overrides = [f"target.path={tmp_path / name}.ckpt", *data, *SHORT, f"data.tokenizer={tokenizer}"]
+        overrides = [f"target.path={tmp_path / name}.ckpt", *data, *SHORT, f"data.tokenizer={tokenizer_file}"]
         srp[name] = run(tmp_path / name, *overrides).tables["srp"]
     whole = run(tmp_path / "out", f"target.path={run_dir}", *data, *SHORT).tables["srp"]
     pd.testing.assert_frame_equal(whole, srp["with"])
@@ -165,7 +151,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(run_dir, data, tmp_p
     assert resumed.summary == whole.summary
     for name, table in whole.tables.items():
         pd.testing.assert_frame_equal(resumed.tables[name], table)
-    run(tmp_path / "out", *overrides, "bandwidth_gbps=10")
+    run(tmp_path / "out", *overrides, "bandwidth_gbps=10", "expert_bytes=1e6", "compute_ms=1")
     assert calls == [3, 3, 3]  # what is measured stays measured
 
 
@@ -205,13 +191,31 @@ def test_a_folder_of_traces_has_a_domain_for_each_file(tmp_path):
     assert (tmp_path / "traces" / "books.safetensors").exists()  # only our own copies are removed
 
 
-def test_a_pretrained_model_becomes_a_report(data, cache, run_dir, tmp_path):
-    (tokenizer,) = cache.glob("tokenizers/*.json")
-    tiny_model("olmoe").save_pretrained(tmp_path / "tiny")
-    (tmp_path / "tiny" / "tokenizer.json").write_bytes(tokenizer.read_bytes())
-    results = run(tmp_path / "out", "target=huggingface", f"target.path={tmp_path}/tiny", *data, *SHORT)
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_pretrained_model_of_every_family_becomes_a_report(family, data, tokenizer_file, tmp_path):
+    tiny_model(family).save_pretrained(tmp_path / "tiny")
+    (tmp_path / "tiny" / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    results = run(tmp_path / "out", "target=huggingface", f"target.path={tmp_path}/tiny", *data, *BRIEF)
     assert set(results.tables) == TABLES
-    assert results.summary["num_experts"] == 16
+    assert results.summary["num_experts"] == NUM_EXPERTS
+    assert results.summary["layer_ids"] == list(DECODERS[family][2])
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize("family", BOTH_SIDES)
+def test_each_side_of_an_encoder_decoder_model_becomes_a_report(family, part, data, tokenizer_file, tmp_path):
+    tokenizer = Tokenizer.load(tokenizer_file).backend
+    if family == "switch_transformers":
+        tokenizer.add_special_tokens([f"<extra_id_{i}>" for i in range(100)])
+    tiny_model(family).save_pretrained(tmp_path / "tiny")
+    tokenizer.save(str(tmp_path / "tiny" / "tokenizer.json"))
+    target = ["target=huggingface", f"target.path={tmp_path}/tiny", f"target.part={part}"]
+    results = run(tmp_path / "out", *target, *data, *BRIEF)
+    assert set(results.tables) == TABLES - {"tokens", "loss"}
+    assert set(results.tables["specialization"].kind) == {"domain"}
+    masks = family == "switch_transformers" and part == "decoder"
+    assert results.summary["sequence_length"] == (5 if masks else 32)  # the start, two masks and what they hide
 
 
 def test_defaults_in_yaml_and_python_agree():
@@ -257,6 +261,7 @@ def complain(monkeypatch, tmp_path, capsys):
         (["target=huggingface", "target.path=x", "target.router_modules=gate"], "go together; give both or none"),
         (["metrics.cold=warm"], "metrics.cold: input should be 'hit', 'miss' or 'exclude', given 'warm'"),
         (["metrics.segment_lengths=[]"], "metrics.segment_lengths"),
+        (["bandwidth_gbps=16"], "bandwidth_gbps, expert_bytes, compute_ms go together"),
         (["target.pth=x"], "did you mean target.path?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -291,3 +296,17 @@ def test_a_folder_with_results_of_another_target_is_refused(complain, tmp_path):
     line = complain("target=trace", f"target.path={tmp_path}/b.safetensors", f"out_dir={tmp_path}/out")
     assert "holds the results of another evaluation" in line
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+def test_finished_evaluations_are_compared_in_a_folder_of_their_own(complain, tmp_path):
+    for name in ("sticky_e16k4", "domain_e64k8"):
+        load_golden(name).trace.save(tmp_path / f"{name}.safetensors")
+        run(tmp_path / name, "target=trace", f"target.path={tmp_path}/{name}.safetensors")
+    paths = f"target.paths=[{tmp_path}/sticky_e16k4,{tmp_path}/domain_e64k8]"
+    assert "holds the results of another" in complain("target=runs", paths, f"out_dir={tmp_path}/sticky_e16k4")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", ["target=runs", paths, f"out_dir={tmp_path}/both"])
+    evaluate.check(cfg)
+    evaluate.prepare(cfg)
+    evaluate.main.__wrapped__(cfg)
+    assert (tmp_path / "both" / "report.html").exists()

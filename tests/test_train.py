@@ -7,12 +7,10 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 import train
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
-from moe_toy.run_name import run_name
 from tests.paths import CONF
 from tests.test_experiments import PAPER
 
@@ -53,7 +51,6 @@ def texts(tmp_path_factory):
 @pytest.fixture
 def run(texts, tmp_path):
     """`run("name", "trainer.max_steps=3")`: train in a directory of that name, and return it."""
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
 
     def train_in(name: str, *overrides: str, moe: list[str] = EIGHT_EXPERTS):
         run_dir = tmp_path / name
@@ -94,8 +91,18 @@ def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run)
     assert Tokenizer.load(run_dir / "tokenizer.json").vocab_size == 300
 
 
-def test_resuming_in_the_middle_gives_the_weights_of_the_uninterrupted_run(run):
-    common = ["trainer.max_steps=6", "logger=csv", "callbacks=none", "trainer.accumulate_grad_batches=2"]
+@pytest.mark.parametrize(
+    "balance",
+    [
+        ["balance=micro_batch"],
+        ["balance=global_batch", "balance.estimate=exact"],
+        ["balance=ema"],
+        ["balance=loss_free"],
+    ],
+    ids=lambda overrides: overrides[-1],
+)
+def test_resuming_in_the_middle_gives_the_weights_of_the_uninterrupted_run(run, balance):
+    common = ["trainer.max_steps=6", "logger=csv", "callbacks=none", "trainer.accumulate_grad_batches=2", *balance]
     keep_all = ["callbacks.checkpoint.save_top_k=-1", "callbacks.checkpoint.filename='step-{step}'"]
     whole = run("whole", *common, *keep_all, "trainer.val_check_interval=4")
     rest = run("rest", *common, f"ckpt_path={whole}/checkpoints/step-4.ckpt")
@@ -115,6 +122,22 @@ def test_a_new_run_starts_from_the_weights_of_another(run):
         run("third", f"init_from={path}", f"ckpt_path={path}")
     with pytest.raises(UserError, match=r"init_from: .* does not fit this model"):
         run("fourth", "moe.num_experts=4", f"init_from={path}")
+
+
+def test_mixed_precision_trains_with_clipping(run):
+    run_dir = run("mixed", "trainer.max_steps=2", "trainer.precision=bf16-mixed", "logger=csv", "callbacks=none")
+    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+
+
+def test_the_optimizer_in_the_backward_pass_trains_and_resumes(run):
+    common = ["optimizer=adafactor_in_backward", "trainer.gradient_clip_val=null", "logger=csv", "callbacks=none"]
+    keep_all = ["callbacks.checkpoint.save_top_k=-1", "callbacks.checkpoint.filename='step-{step}'"]
+    whole = run("whole", *common, *keep_all, "trainer.max_steps=4", "trainer.val_check_interval=2")
+    losses = pd.read_csv(whole / "metrics.csv")["val/loss"].dropna()
+    assert losses.iloc[-1] < losses.iloc[0]
+    rest = run("rest", *common, "trainer.max_steps=4", f"ckpt_path={whole}/checkpoints/step-2.ckpt")
+    for name, expected in weights(whole).items():
+        torch.testing.assert_close(weights(rest)[name], expected, rtol=0, atol=0)
 
 
 def test_wandb_runs_offline_with_curves_and_pictures(run):
@@ -166,7 +189,6 @@ def test_every_model_of_the_paper_trains_at_nano_size(run, key):
 
 @pytest.mark.corpus
 def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
     short = ["data.sequence_length=128", "data.batch_size=4", "data.validation_samples=1", "optimizer.warmup_steps=3"]
     quiet = ["logger=csv", "callbacks=none", "trainer.enable_progress_bar=false", "threads=1"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -178,3 +200,17 @@ def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
     losses = metrics["val/loss"].dropna()
     assert losses.iloc[-1] < losses.iloc[0] - 0.5
     assert len(metrics.filter(like="val/loss/").columns) == 11
+
+
+def test_batches_that_repeat_cannot_be_looked_ahead_to(run):
+    with pytest.raises(UserError, match=r"use balance\.estimate=prefix"):
+        run("overfit", "balance=global_batch", "balance.estimate=exact", "trainer.overfit_batches=1")
+
+
+def test_looking_ahead_foresees_exactly_and_the_log_shows_what_estimates_would_miss(run):
+    exact = ["balance=global_batch", "balance.estimate=exact", "trainer.accumulate_grad_batches=3"]
+    run_dir = run("exact", *exact, "trainer.max_steps=3", "logger=csv", "callbacks=none")
+    errors = pd.read_csv(run_dir / "metrics.csv").filter(like="balance_estimate_error").dropna()
+    assert len(errors) == 3
+    assert (errors["train/balance_estimate_error/exact"] == 0).all()
+    assert (errors["train/balance_estimate_error/prefix"] > 0).all()

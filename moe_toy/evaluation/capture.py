@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,7 @@ from torch import Tensor
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.samples import Samples
-from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation
-from moe_toy.metrics.language_model import LanguageModelLoss
+from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget
 from moe_toy.routing import RoutingTrace
 
 log = logging.getLogger(__name__)
@@ -73,34 +73,27 @@ def record(
     where unknown.
     """
     token_bytes = bytes_of(tokenizer, model.vocab_size)
-    losses = LanguageModelLoss(
-        num_domains=1, token_bytes=torch.zeros(model.vocab_size) if token_bytes is None else token_bytes
-    )
-    traces, has_losses = [], False
+    traces, nats, targets, num_bytes = [], 0.0, 0, 0
     for token_ids in batches:
         observed = model.observe(token_ids)
-        traces.append(compact(observed))
+        traces.append(compact(observed.trace))
         if observed.token_losses is not None:
-            has_losses = True
-            losses.update(observed.token_losses.cpu(), token_ids, torch.zeros(len(token_ids), dtype=torch.int64))
-    scores = losses.compute() if has_losses else None
+            nats += observed.token_losses.double().sum().item()
+            targets += observed.token_losses.numel()
+            num_bytes += token_bytes[token_ids[:, 1:]].sum().item()
     trace = joined(traces)
-    return replace(
-        trace,
-        domain_ids=torch.zeros(len(trace.token_ids), dtype=torch.int64),
-        domains=(domain,),
-        source={
-            "total_parameters": model.total_parameters,
-            "active_parameters": model.active_parameters,
-            "loss": {domain: float(scores.loss) if scores else None},
-            "bits_per_byte": {domain: float(scores.bits_per_byte) if scores and token_bytes is not None else None},
-        },
-    )
+    source = {
+        "total_parameters": model.total_parameters,
+        "active_parameters": model.active_parameters,
+        "loss": {domain: nats / targets if targets else None},
+        "bits_per_byte": {domain: nats / math.log(2) / num_bytes if num_bytes else None},
+    }
+    domain_ids = torch.zeros(len(trace.token_ids), dtype=torch.int64)
+    return replace(trace, domain_ids=domain_ids, domains=(domain,), source=source)
 
 
-def compact(observed: Observation) -> RoutingTrace:
+def compact(trace: RoutingTrace) -> RoutingTrace:
     """On the CPU, in the smallest integers, without the weights, which no metric reads."""
-    trace = observed.trace
     smallest = torch.uint8 if trace.num_experts <= 2**8 else torch.uint16
     return replace(
         trace,
@@ -133,13 +126,13 @@ def joined(traces: list[RoutingTrace]) -> RoutingTrace:
     )
 
 
-def bytes_of(tokenizer: Tokenizer, vocab_size: int) -> Int[Tensor, " vocab"] | None:
-    """Bytes of text per token id; None for tokenizers which do not say."""
+def bytes_of(tokenizer: Tokenizer, vocab_size: int) -> Int[Tensor, " vocab"]:
+    """Bytes of text per token id; all 0 for tokenizers which do not say."""
     try:
-        known = tokenizer.token_bytes
+        counts = tokenizer.token_bytes
     except UserError:
-        return None
-    return torch.nn.functional.pad(known, (0, vocab_size - len(known)))
+        return torch.zeros(vocab_size, dtype=torch.int64)
+    return torch.nn.functional.pad(counts, (0, vocab_size - len(counts)))
 
 
 def advancing(bar: Progress, task: int, batches: Iterator[Tensor]) -> Iterator[Tensor]:

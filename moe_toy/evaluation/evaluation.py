@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Evaluation:
         self.folder.claim(self._identity())
         if finished := self._finished():
             log.info("%s is measured already", self.folder.path)
-            return finished
+            return replace(finished, summary=finished.summary | {"name": self.name})
         if isinstance(self.target, TraceTarget):
             files = self.target.record(self.folder.traces)
         else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -17,13 +20,16 @@ from moe_toy.metrics import analyze
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 
+log = logging.getLogger(__name__)
+VOCABULARY_BYTES = 8e9
+
 
 def measure(
     recording: Recording, settings: MetricSettings, tokenizer: Tokenizer | None, about: dict[str, Any]
 ) -> Results:
     """`about` is the part of the summary that no trace knows: name, target, source."""
     tables = analyze(
-        recording,
+        countable(recording),
         settings.segment_lengths,
         settings.cache_stride,
         settings.cold,
@@ -81,3 +87,15 @@ def some_of_each_domain(recording: Recording, wanted: int) -> RoutingTrace:
         if rows:
             parts.append(trace.select(torch.tensor(rows)))
     return joined(parts)
+
+
+def countable(recording: Recording) -> Iterator[RoutingTrace]:
+    """The traces, without their vocabulary size where the counts of tokens by expert would not fit into memory."""
+    for number, trace in enumerate(recording):
+        size = 3 * 4 * len(trace.layer_ids) * trace.num_experts * (trace.vocab_size or 0)
+        if size > VOCABULARY_BYTES:
+            if number == 0:
+                log.warning("no vocabulary specialization: its counts would take %.0f GB", size / 1e9)
+            yield replace(trace, vocab_size=None)
+        else:
+            yield trace

@@ -56,7 +56,7 @@ class PretrainedModel(LoadedModel):
         token_ids = token_ids.to(self.model.device)
         logits = self.model(input_ids=token_ids, use_cache=False).logits
         return Observation(
-            self._trace(token_ids, vocab_size=self.vocab_size, predicted_ids=logits.argmax(-1)),
+            self.trace(token_ids, vocab_size=self.vocab_size, predicted_ids=logits.argmax(-1)),
             losses_one_by_one(logits, token_ids),
         )
 
@@ -65,10 +65,10 @@ class PretrainedModel(LoadedModel):
         encoder_ids = inputs.encoder.to(self.model.device)
         if self.part == "encoder":
             self.model.get_encoder()(input_ids=encoder_ids)
-            return Observation(self._trace(encoder_ids), None)
+            return Observation(self.trace(encoder_ids), None)
         decoder_ids = inputs.decoder.to(self.model.device)
         self.model(input_ids=encoder_ids, decoder_input_ids=decoder_ids, use_cache=False)
-        return Observation(self._trace(decoder_ids), None)
+        return Observation(self.trace(decoder_ids), None)
 
     def _inputs(self, token_ids: Int[Tensor, "batch seq"]) -> Inputs:
         config = self.model.config
@@ -78,7 +78,7 @@ class PretrainedModel(LoadedModel):
             return copied(token_ids, start_id=start_id)
         return masked(token_ids, start_id=start_id, sentinel_ids=self.sentinel_ids)
 
-    def _trace(
+    def trace(
         self, token_ids: Tensor, vocab_size: int | None = None, predicted_ids: Tensor | None = None
     ) -> RoutingTrace:
         expert_ids = self.hooks.take(batch=len(token_ids))

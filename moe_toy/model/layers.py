@@ -8,6 +8,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+class RMSNorm(nn.RMSNorm):
+    """PyTorch's, with its weight in the dtype of `x`: it has no fast kernel for two dtypes, as autocast makes them."""
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 def swiglu(gate_and_up: Float[Tensor, "... double"]) -> Float[Tensor, "... width"]:
     """SiLU of the first half times the second half (Shazeer 2020, arXiv 2002.05202)."""
     gate, up = gate_and_up.chunk(2, dim=-1)

@@ -14,6 +14,12 @@ VERDICTS = {
     "G4": "Nearby tokens share few of their experts: this model does not suit expert offloading",
     None: "Segments differ from the paper's 16 tokens, so this model falls in none of its groups",
 }
+POPULAR = (
+    "Nearby tokens share experts hardly more than shuffled ones do: what a cache gains here comes from popular "
+    "experts, not from locality"
+)
+HARDLY = 0.05
+"""With an SRP this little above that of shuffled tokens, the group says nothing about locality."""
 
 
 def headline(summary: dict[str, Any]) -> str:
@@ -21,11 +27,12 @@ def headline(summary: dict[str, Any]) -> str:
     found = summary["recommendation"]
     length, cache = found["segment_length"], found["cache"]
     group = f"group {found['group']}, " if found["group"] else ""
+    shuffled = "" if found["srp_shuffled"] is None else f"; {found['srp_shuffled']:.3f} when shuffled"
     shown = [
         (
             f"Consistency (SRP over {length} tokens)",
             f"{found['srp']:.3f}",
-            f"{group}on a scale from {found['srp_floor']:.3f} to 1",
+            f"{group}on a scale from {found['srp_floor']:.3f} to 1{shuffled}",
         )
     ]
     if cache:
@@ -46,6 +53,8 @@ def headline(summary: dict[str, Any]) -> str:
 
 def verdict(found: dict[str, Any]) -> str:
     sentence = VERDICTS[found["group"]]
+    if found["srp_shuffled"] is not None and found["srp"] - found["srp_shuffled"] < HARDLY:
+        sentence = POPULAR
     cache = found["cache"]
     if cache is None:
         return f"{sentence}. No cache does better than chance."

@@ -86,7 +86,8 @@ def _figure(caption: str, figure: go.Figure) -> str:
     height = int(figure.layout.height)
     return (
         f"<figure><figcaption>{escape(title)}{small}</figcaption>"
-        f'<div class="plot" style="min-height: {height}px">{_script(text)}</div></figure>'
+        f'<div class="plot" role="img" aria-label="{escape(title)}" style="min-height: {height}px">'
+        f"{_script(text)}</div></figure>"
     )
 
 

@@ -19,14 +19,15 @@ VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "→", "\r": "↵"})
 def passages(text: pd.DataFrame, layer_ids: Sequence[int]) -> dict[str, Any]:
     """`passages`: title, tokens in order, and experts[layer][token], best first."""
     shown, ids = [], 0
-    text = text.sort_values(["layer", "position", "rank"])
-    for (domain, sequence), rows in text.groupby(["domain", "sequence"], dropna=False):
+    text = text.assign(domain=text.domain.fillna("")).sort_values(["layer", "position", "rank"])
+    several = text.groupby("domain").sequence.nunique() > 1
+    for (domain, sequence), rows in text.groupby(["domain", "sequence"]):
         tokens = rows[["position", "token"]].drop_duplicates("position").token.tolist()
         experts = rows.expert.to_numpy(int).reshape(len(layer_ids), len(tokens), -1)
         ids += experts.size
         if shown and ids > MOST_IDS:
             break
-        title = f"{domain}, sequence {sequence}" if isinstance(domain, str) else f"sequence {sequence}"
+        title = f"{domain} sequence {sequence}".strip() if several[domain] or not domain else domain
         shown.append({"title": title, "tokens": tokens, "experts": experts.tolist()})
     return {"layers": [str(layer) for layer in layer_ids], "passages": shown}
 

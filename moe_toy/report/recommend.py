@@ -61,10 +61,20 @@ def _consistency(results: Results) -> dict[str, Any]:
         "segment_length": length,
         "srp": float(model.srp),
         "srp_floor": 2 * k / (num_experts + k),
+        "srp_shuffled": _shuffled(results, length),
         "group": paper.group(model.srp) if length == paper.SEGMENT_LENGTH else None,
         "worst_domain": None if by_domain.empty else str(by_domain.idxmin()),
         "worst_domain_srp": None if by_domain.empty else float(by_domain.min()),
     }
+
+
+def _shuffled(results: Results, length: int) -> float | None:
+    """SRP of the same decisions dealt to other tokens of the corpus: what popular experts alone explain."""
+    if "nulls" not in results.tables:
+        return None
+    nulls = results.tables["nulls"]
+    score = nulls[(nulls.metric == "srp") & (nulls.segment_length == length)].corpus
+    return None if score.empty else float(score.iloc[0])
 
 
 def _cache(curves: dict[str, pd.DataFrame], summary: dict[str, Any], share: float) -> dict[str, Any] | None:

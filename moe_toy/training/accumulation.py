@@ -14,13 +14,13 @@ def accumulated_batches(global_batch_size: int, *, batch_size: int, num_ranks: i
     return global_batch_size // together
 
 
-def check_accumulation(global_batch_size: int | None, *, batch_size: int, accumulate_grad_batches: int) -> None:
-    """Refuse what is wrong whatever the number of ranks, which is known only once they run."""
+def accumulated_alone(global_batch_size: int | None, *, batch_size: int, accumulate_grad_batches: int) -> int:
+    """Micro-batches per step of a single rank. What it refuses is wrong on any number of ranks."""
     if global_batch_size is None:
-        return
-    accumulated_batches(global_batch_size, batch_size=batch_size, num_ranks=1)
+        return accumulate_grad_batches
     if accumulate_grad_batches != 1:
         raise UserError(
             f"trainer.accumulate_grad_batches={accumulate_grad_batches} is derived from global_batch_size="
             f"{global_batch_size}; leave it at 1, or set global_batch_size=null"
         )
+    return accumulated_batches(global_batch_size, batch_size=batch_size, num_ranks=1)

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
@@ -41,12 +42,11 @@ class LitMoE(LightningModule):
     def training_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
         if self.model.balancer.looks_ahead:
             self._look_ahead(batch_idx)
-        output = self.model(batch.token_ids)
-        loss = next_token_losses(output.logits, batch.token_ids).mean()
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        output = self.model(batch.token_ids, only_loss=True)
+        self.log("train/loss", output.loss.detach(), prog_bar=True)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
         self.log_dict({f"train/{name}": value for name, value in output.aux_terms.items()})
-        return {"loss": loss + output.aux_loss, "trace": output.trace.with_domains(batch.domain_ids)}
+        return {"loss": output.loss + output.aux_loss, "trace": output.trace.with_domains(batch.domain_ids)}
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
         output = self.model(batch.token_ids)
@@ -69,6 +69,11 @@ class LitMoE(LightningModule):
             self.model.balancer.foresee(self.model.route(batch.token_ids.to(self.device)) for batch in upcoming)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        if self.optimizer_config.algorithm == "adafactor_in_backward" and self.trainer.world_size > 1:
+            raise UserError(
+                f"optimizer.algorithm=adafactor_in_backward runs in one process, as it frees "
+                f"gradients before they are averaged; set trainer.devices=1 (given {self.trainer.world_size} processes)"
+            )
         optimizer = build_optimizer(self.model, self.optimizer_config)
         max_steps = self.trainer.max_steps
         total_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)

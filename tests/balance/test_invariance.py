@@ -1,6 +1,8 @@
 """However a batch is split, recomputed or compiled, a scheme gives the same gradients; where it cannot, it says so."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,11 +11,12 @@ from torch import Tensor
 from moe_toy.balance.auxiliary import AuxiliaryLoss
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
+from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.training.lit_moe import next_token_losses
-from tests.model.conftest import make_config  # noqa: F401 (a fixture)
+from tests.model.conftest import MODEL, MOE, make_config  # noqa: F401 (make_config is a fixture)
+from tests.paths import ROOT
 
-CPP_COMPILER = shutil.which("g++") or shutil.which("clang++")
 SPLITS = {"1x8": 1, "2x4": 2, "4x2": 4}
 EXACT = {
     "none": None,
@@ -36,11 +39,11 @@ def make_model(config, scheme: str) -> MoETransformer:
     return MoETransformer(config, balancer).double()
 
 
-def two_steps(model: MoETransformer, num_micro_batches: int, backend: str | None = None) -> dict[str, Tensor]:
+def two_steps(model: MoETransformer, num_micro_batches: int, compiled: bool = False) -> dict[str, Tensor]:
     """Gradients of both steps, the parameters and buffers after them, and the logged values of the last step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     tokens = torch.randint(VOCAB, (2, BATCH, SEQ), generator=torch.Generator().manual_seed(1))
-    forward = model if backend is None else torch.compile(model, backend=backend)
+    forward = torch.compile(model) if compiled else model
     results: dict[str, Tensor] = {}
     for step, batch in enumerate(tokens):
         micro_batches = batch.chunk(num_micro_batches)
@@ -93,17 +96,15 @@ def test_activation_checkpointing_changes_nothing(make_config, scheme):  # noqa:
     assert distance(plain, recomputed) < 1e-11
 
 
-@pytest.mark.parametrize("scheme", ["segment", "exact", "prefix", "ema", "loss_free"])
-def test_compilation_changes_nothing(make_config, scheme):  # noqa: F811
-    check_compiled(make_config(), scheme, backend="aot_eager")
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="compiling needs a C++ compiler")
+def test_compilation_changes_nothing():
+    """In a process of its own: the compiler cannot see through the checks of shapes that pytest adds."""
+    code = "from tests.balance.test_invariance import check_compiled; check_compiled()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.skipif(not CPP_COMPILER, reason="inductor needs a C++ compiler")
-def test_compilation_to_machine_code_changes_nothing(make_config):  # noqa: F811
-    check_compiled(make_config(num_layers=1), "exact", backend="inductor")
-
-
-def check_compiled(config, scheme: str, backend: str) -> None:
-    torch._dynamo.reset()
-    plain, compiled = two_steps(make_model(config, scheme), 2), two_steps(make_model(config, scheme), 2, backend)
+def check_compiled() -> None:
+    config = ModelConfig(**MODEL | {"num_layers": 1}, moe=MoEConfig(**MOE))
+    plain, compiled = (two_steps(make_model(config, "exact"), 2, compiled=way) for way in (False, True))
     assert distance(plain, compiled) < 1e-11

@@ -32,7 +32,7 @@ addEventListener("load", () => setTimeout(() => {
       content: page.documentElement.scrollWidth,
       plots: plots.length,
       drawn: plots.filter((plot) => plot.querySelector(".js-plotly-plot .main-svg, .main-svg .plot")).length,
-      widest: Math.max(...plots.map((plot) => plot.querySelector(".main-svg").getBoundingClientRect().right)),
+      widest: Math.max(...plots.map((plot) => plot.querySelector(".main-svg")?.getBoundingClientRect().right ?? 0)),
       selects: page.querySelectorAll("select").length,
       experts: page.querySelectorAll(".token-table tr").length,
       lit: page.querySelectorAll(".passage .lit").length,

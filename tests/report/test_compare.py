@@ -49,7 +49,7 @@ def test_one_model_is_no_comparison(evaluated, tmp_path):
 
 
 def test_an_evaluated_folder_is_not_overwritten(evaluated):
-    with pytest.raises(UserError, match="is one of the folders to compare"):
+    with pytest.raises(UserError, match="holds the evaluation of a model; choose another folder"):
         write_comparison(evaluated, evaluated[1])
 
 
@@ -64,3 +64,16 @@ def test_models_of_other_segments_are_refused(evaluated, tmp_path):
     other.save(tmp_path)
     with pytest.raises(UserError, match="segments of different lengths"):
         write_comparison([evaluated[1], tmp_path], tmp_path / "out")
+
+
+def test_a_folder_given_twice_counts_once(evaluated, tmp_path):
+    with pytest.raises(UserError, match="at least two evaluated folders, not 1"):
+        write_comparison([evaluated[0], evaluated[0]], tmp_path)
+
+
+def test_a_comparison_is_renewed_but_not_compared(evaluated, tmp_path):
+    write_comparison(evaluated[:2], tmp_path)
+    write_comparison(evaluated, tmp_path)
+    assert len(Results.load(tmp_path).summary["models"]) == 3
+    with pytest.raises(UserError, match="holds a comparison; give the folders of the models"):
+        write_comparison([evaluated[0], tmp_path], tmp_path / "out")

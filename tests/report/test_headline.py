@@ -1,6 +1,8 @@
 from dataclasses import replace
 
-from moe_toy.report.headline import headline
+import pytest
+
+from moe_toy.report.headline import headline, verdict
 
 
 def test_the_box_gives_group_cache_hit_rate_and_worst_domain(golden_results):
@@ -25,3 +27,10 @@ def test_names_of_domains_are_escaped(golden_results):
     summary = replace(golden_results, summary=golden_results.summary | {"recommendation": found}).summary
     assert "&lt;img src=x&gt;" in headline(summary)
     assert "<img" not in headline(summary)
+
+
+@pytest.mark.parametrize(("shuffled", "popular"), [(0.44, True), (0.3, False), (None, False)])
+def test_consistency_that_survives_shuffling_is_no_locality(golden_results, shuffled, popular):
+    found = golden_results.summary["recommendation"] | {"srp": 0.46, "group": "G2", "srp_shuffled": shuffled}
+    assert ("comes from popular experts" in verdict(found)) == popular
+    assert ("suits expert offloading" in verdict(found)) != popular

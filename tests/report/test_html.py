@@ -80,3 +80,11 @@ def test_names_and_tokens_stay_text(small_results, tmp_path):
     text = write_report(replace(small_results, summary=summary), tmp_path).read_text()
     assert "<h1>&lt;b&gt;bold&lt;/b&gt;</h1>" in text
     assert "</script><b>" not in text  # a token of the synthetic vocabulary
+
+
+@pytest.mark.parametrize(
+    ("active", "told"), [(1_670_000, "4.4 M parameters, 1.7 M active"), (None, "4.4 M parameters ·")]
+)
+def test_parameters_are_told_as_far_as_they_are_known(small_results, tmp_path, active, told):
+    summary = small_results.summary | {"total_parameters": 4_430_000, "active_parameters": active}
+    assert told in write_report(replace(small_results, summary=summary), tmp_path).read_text()

@@ -20,7 +20,7 @@ def test_experts_stand_by_layer_and_token_best_first(order):
     data = passages(TEXT.iloc[order], layer_ids=[3, 5])
     assert data["layers"] == ["3", "5"]
     (passage,) = data["passages"]
-    assert passage["title"] == "books, sequence 0"
+    assert passage["title"] == "books"
     assert passage["tokens"] == ["a", " b", "\n"]
     assert passage["experts"] == [[[0, 1], [2, 3], [4, 5]], [[10, 11], [12, 13], [14, 15]]]
 
@@ -41,3 +41,11 @@ def test_tokens_stand_by_kind_layer_and_expert_strongest_first():
     data = strongest_tokens(table, layer_ids=[2], num_experts=2)
     assert data["kinds"] == ["read by the expert", "that come next"]
     assert data["tokens"] == [[[[], [["a", 0.75], ["␣b↵", 0.5]]]], [[[["a", 1.0]], []]]]
+
+
+def test_several_texts_of_a_domain_are_numbered():
+    both = pd.concat([TEXT, TEXT.assign(sequence=7)])
+    assert [passage["title"] for passage in passages(both, [0, 1])["passages"]] == [
+        "books sequence 0",
+        "books sequence 7",
+    ]

@@ -88,3 +88,10 @@ def test_the_results_given_stay_as_they_are(golden_results):
     assert "recommendation" not in before.summary
     assert after.summary["recommendation"] == golden_results.summary["recommendation"]
     json.dumps(after.summary, allow_nan=False)
+
+
+def test_what_shuffled_tokens_score_is_told_where_known():
+    results = by_hand()
+    nulls = pd.DataFrame({"metric": ["srp", "srp", "sch"], "segment_length": [4, 16, 16], "corpus": [0.5, 0.25, 0.9]})
+    assert found(replace(results, tables=results.tables | {"nulls": nulls}))["srp_shuffled"] == 0.25
+    assert found(results)["srp_shuffled"] is None

@@ -1,7 +1,7 @@
 import pytest
 
 from moe_toy.errors import UserError
-from moe_toy.training.accumulation import accumulated_batches, check_accumulation
+from moe_toy.training.accumulation import accumulated_alone, accumulated_batches
 
 
 @pytest.mark.parametrize(("num_ranks", "expected"), [(1, 64), (8, 8), (64, 1)])
@@ -16,7 +16,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(num_ranks):
 
 
 def test_accumulation_is_not_said_twice():
-    check_accumulation(None, batch_size=16, accumulate_grad_batches=4)
-    check_accumulation(1024, batch_size=16, accumulate_grad_batches=1)
+    assert accumulated_alone(None, batch_size=16, accumulate_grad_batches=4) == 4
+    assert accumulated_alone(1024, batch_size=16, accumulate_grad_batches=1) == 64
     with pytest.raises(UserError, match="accumulate_grad_batches=4 is derived from global_batch_size=1024"):
-        check_accumulation(1024, batch_size=16, accumulate_grad_batches=4)
+        accumulated_alone(1024, batch_size=16, accumulate_grad_batches=4)

@@ -75,7 +75,7 @@ def hit_rate_by_domain(cache: pd.DataFrame, segment_length: int, cache_ratio: fl
     rows = cache[(cache.scope == "model") & cache.domain.notna()]
     rows = rows[rows.segment_length.isna() | (rows.segment_length == segment_length)]
     order = _at(rows[rows.policy == "lru"], cache_ratio).sort_values("hit_rate").domain.astype(str)
-    figure = new_figure(x=f"hit rate at cache ratio {cache_ratio:g}", y="", height=110 + 24 * len(order))
+    figure = new_figure(x=f"hit rate at cache ratio {cache_ratio:.2g}", y="", height=110 + 24 * len(order))
     for (policy, name), symbol in zip(POLICIES.items(), ["circle", "diamond", "square", "cross"], strict=True):
         shown = _at(rows[rows.policy == policy], cache_ratio)
         figure.add_scatter(

@@ -113,7 +113,8 @@ def _dots(x: pd.Series, experts: pd.DataFrame, layer_ids: Sequence[int]) -> go.S
 
 
 def _coloured_by_layer(figure: go.Figure, layer_ids: Sequence[int]) -> go.Figure:
-    bar = {"title": {"text": "layer"}, "thickness": 12, "outlinewidth": 0}
+    step = max((max(layer_ids) - min(layer_ids)) // 8, 1)
+    bar = {"title": {"text": "layer"}, "thickness": 12, "outlinewidth": 0, "tick0": min(layer_ids), "dtick": step}
     return figure.update_layout(
         coloraxis={"colorscale": SEQUENTIAL, "cmin": min(layer_ids), "cmax": max(layer_ids), "colorbar": bar}
     )
