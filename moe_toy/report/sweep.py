@@ -33,6 +33,7 @@ SHOWN = {
     "total_parameters": "parameters (M)",
     "active_parameters": "active (M)",
     "flops_per_token": "FLOPs per token (M)",
+    "compute": "compute / first arm",
     "val/loss": "loss",
     "routing/srp@16": "SRP@16",
     "routing/load_cv": "load CV",
@@ -137,6 +138,7 @@ def _arms(results: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds, costs in millions."""
     arms = results.groupby("arm", sort=False)
     means = arms[[key for key in SHOWN if key in results and key != "arm"]].mean()
+    means["compute"] = means.flops_per_token / means.flops_per_token.iloc[0]
     for key in ("total_parameters", "active_parameters", "flops_per_token"):
         means[key] /= 1e6
     table = means.join(arms.seed.nunique().rename("seeds")).reset_index()
