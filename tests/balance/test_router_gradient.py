@@ -13,7 +13,7 @@ def router_gradient(config, coefficient: float) -> tuple[torch.Tensor, torch.Ten
     """Of the loss over a micro-batch of 2 x 5 tokens: by autograd, and by hand."""
     torch.manual_seed(0)
     router = TopKRouter(config).double()
-    init_matrices(router, 1.0)
+    init_matrices(router, 1.0, seed=0)
     x = torch.randn(2, 5, config.hidden_size, dtype=torch.float64)
     num_experts = config.moe.num_experts
     routing = router(x)
