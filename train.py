@@ -1,7 +1,7 @@
 """Train a Mixture-of-Experts language model and watch where its tokens go: `python train.py --help`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.utils import instantiate
@@ -11,6 +11,7 @@ from moe_toy.command_line import run_checked
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.loggers import Logger
 
     from moe_toy.model.transformer import MoETransformer
 
@@ -23,29 +24,46 @@ def main(cfg: DictConfig) -> None:
     import torch
     from lightning.pytorch import seed_everything
 
-    from moe_toy.training.checkpoint import load_weights
-    from moe_toy.training.config import OptimizerConfig
-    from moe_toy.training.lit_moe import LitMoE
-    from moe_toy.training.session import closing, greet, quieten, record_config, record_tokenizer, say_goodbye
+    from moe_toy.training.resume import alone_in, starting_point
+    from moe_toy.training.session import quieten
 
     quieten()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
+    with alone_in(Path(cfg.run_dir)):
+        train(cfg, starting_point(cfg.ckpt_path, Path(cfg.run_dir)))
+
+
+def train(cfg: DictConfig, start: Path | None) -> None:
+    """From the checkpoint `start`, or anew, to the last step."""
+    from moe_toy.training.checkpoint import check_fits, load_weights
+    from moe_toy.training.config import OptimizerConfig
+    from moe_toy.training.lit_moe import LitMoE
+    from moe_toy.training.resume import logger_options
+    from moe_toy.training.session import closing, greet, record_config, record_tokenizer, say_goodbye
+
+    run_dir = Path(cfg.run_dir)
     data = instantiate(cfg.data)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
-    if cfg.init_from is not None:
+    if start is not None:
+        check_fits(start, module.model)
+    elif cfg.init_from is not None:
         load_weights(Path(cfg.init_from), module.model)
-    loggers = list(instantiate(cfg.logger).values())
+    loggers = build_loggers(cfg, logger_options(start, run_dir))
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
-    record_config(OmegaConf.to_container(cfg, resolve=True), Path(cfg.run_dir), loggers)
-    record_tokenizer(data.tokenizer_file, Path(cfg.run_dir))
+    record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
+    record_tokenizer(data.tokenizer_file, run_dir)
     greet(module)
     with closing(loggers):
-        if cfg.ckpt_path is None:
+        if start is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
-        trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
-    say_goodbye(trainer, Path(cfg.run_dir))
+        trainer.fit(module, data, ckpt_path=start)
+        if getattr(
+            trainer.checkpoint_callback, "validation_is_due", False
+        ):  # the run was stopped while it did its last one
+            trainer.validate(module, data, verbose=False)
+    say_goodbye(trainer, run_dir)
 
 
 def check(cfg: DictConfig) -> None:
@@ -55,6 +73,7 @@ def check(cfg: DictConfig) -> None:
     from moe_toy.errors import UserError
     from moe_toy.training.checkpoint import check_fits
     from moe_toy.training.config import OptimizerConfig
+    from moe_toy.training.resume import AUTO
 
     OptimizerConfig(**cfg.optimizer)
     with torch.device("meta"):
@@ -65,10 +84,10 @@ def check(cfg: DictConfig) -> None:
                 f"data.{key} ({cfg.data[key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
                 f"lower data.{key} or raise model.max_seq_len"
             )
-    if cfg.ckpt_path is not None:
+    if cfg.ckpt_path not in (None, AUTO):
         check_fits(Path(cfg.ckpt_path), model)
     if cfg.init_from is not None:
-        if cfg.ckpt_path is not None:
+        if cfg.ckpt_path not in (None, AUTO):
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
         check_fits(Path(cfg.init_from), model, key="init_from")
     instantiate(cfg.data).check()
@@ -85,6 +104,12 @@ def build_callbacks(cfg: DictConfig) -> "list[Callback]":
     callbacks = instantiate(cfg.callbacks).values()
     # Lightning refuses a progress bar together with enable_progress_bar=false.
     return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
+
+
+def build_loggers(cfg: DictConfig, options: dict[str, dict[str, Any]]) -> "list[Logger]":
+    """`options` complete the configs of loggers by name."""
+    known = {name: options[name] for name in cfg.logger if name in options}
+    return list(instantiate(cfg.logger, **known).values())
 
 
 def build_model(cfg: DictConfig) -> "MoETransformer":

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "report": BASE | {"metrics", "results"},
     "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results"},
     "training": BASE | {"model", "data", "balance", "report"},
-    "callbacks": BASE | {"metrics", "report"},
+    "callbacks": BASE | {"metrics", "report", "training"},
     "command_line": {"errors"},
     "export": BASE | {"model", "balance", "training", "data"},
 }

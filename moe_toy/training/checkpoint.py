@@ -1,14 +1,13 @@
 """Reading our own checkpoints without executing anything in them."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from moe_toy.errors import UserError
 from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.training.checkpoint_file import DamagedError, load_intact
 
 PREFIX = "model."
 BALANCER = "balancer."
@@ -19,9 +18,9 @@ def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{key}: no such file, given {path}; pass a .ckpt file of a run directory's checkpoints/")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{key}: {path} is damaged or not a checkpoint of ours; pass another one") from error
+        checkpoint = load_intact(path)
+    except DamagedError as error:
+        raise UserError(f"{key}: {path} is damaged or not a checkpoint of ours ({error}); pass another one") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{key}: {path} holds no training state; pass a checkpoint that train.py wrote")
     return checkpoint
