@@ -1,6 +1,7 @@
 """When a run is saved, and that it stops only once it is."""
 
 import logging
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,9 @@ class CheckpointCallback(Checkpoint):
 
     def _stop(self, trainer: Trainer) -> None:
         log.warning("stopped at step %d; ckpt_path=auto continues in this run directory", trainer.global_step)
+        signal_number = self.signals.received or signal.SIGTERM  # which another rank received
         # Lightning kills rank 0 when a rank that it started ends with an error.
-        raise SystemExit(128 + (self.signals.received or 0) if trainer.is_global_zero else 0)
+        raise SystemExit(128 + signal_number if trainer.is_global_zero else 0)
 
 
 def logger_state(trainer: Trainer) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 log = logging.getLogger(__name__)
 
@@ -23,23 +24,18 @@ class MetricsFile(CSVLogger):
         self.keep_rows = keep_rows
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
-        if self._experiment is None and not self._is_other_rank:
+        if self._experiment is None:
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
             self._experiment = RowWriter(self.log_dir, self.keep_rows)
-        return super().experiment
+        return self._experiment
 
     @property
     def num_rows(self) -> int:
         """Rows on disk, once all that was logged is."""
         self.save()
         return self.experiment.num_rows
-
-    @property
-    def _is_other_rank(self) -> bool:
-        from lightning.pytorch.utilities import rank_zero_only
-
-        return rank_zero_only.rank != 0
 
 
 class RowWriter(ExperimentWriter):

@@ -13,7 +13,8 @@ def assert_same_end(one: Path, other: Path) -> None:
     """Weights, optimiser, balance buffers, schedules, callbacks, counts of training batches, and every logged row."""
     ends = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, other)]
     for end in ends:
-        end["loops"] = {key: value for key, value in end["loops"]["fit_loop"].items() if ".val_loop." not in key}
+        loops = end["loops"]["fit_loop"].items()
+        end["loops"] = {key: value for key, value in loops if ".val_loop." not in key and key != "state_dict"}
         del end["loggers"]
         for state in end["callbacks"].values():
             state.pop("folder", None)

@@ -67,3 +67,11 @@ def test_a_run_continues_exactly(run, whole, at_call, tmp_path, case):
         run(tmp_path / "run", *SHORT, f"balance={balance}")
     run(tmp_path / "run", *SHORT, f"balance={balance}", "ckpt_path=auto")
     assert_same_end(whole(balance), tmp_path / "run")
+
+
+def test_other_numbers_of_data_workers_change_nothing(run, whole, at_call, tmp_path):
+    at_call("training_step", 5, terminate)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", *SHORT, "balance=loss_free", "data.num_workers=2")
+    run(tmp_path / "run", *SHORT, "balance=loss_free", "data.num_workers=1", "ckpt_path=auto")
+    assert_same_end(whole("loss_free"), tmp_path / "run")
