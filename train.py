@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Heavy imports stay inside functions, so that --help answers at once.
 CONF = Path(__file__).parent / "conf"
+PLACE = {"run_dir": "not yet known", "name": "not yet known"}  # before a run has a directory
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -70,14 +71,19 @@ def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
     import torch
 
+    from moe_toy.constructor_check import check_constructors
     from moe_toy.errors import UserError
     from moe_toy.training.checkpoint import check_fits
-    from moe_toy.training.config import OptimizerConfig
-    from moe_toy.training.resume import AUTO
+    from moe_toy.training.checkpoint_folder import AUTO
+    from moe_toy.training.config import OptimizerConfig, RunConfig, TrainerConfig
 
-    OptimizerConfig(**cfg.optimizer)
+    values = OmegaConf.to_container(OmegaConf.merge(cfg, PLACE), resolve=True)
+    RunConfig(**{key: values[key] for key in ("seed", "ckpt_path", "init_from", "threads")})
+    OptimizerConfig(**values["optimizer"])
+    TrainerConfig(**values["trainer"])
     with torch.device("meta"):
         model = build_model(cfg)
+    check_constructors(values)  # this one loads what it checks, so it comes after what is quick
     for key in ("sequence_length", "validation_length"):
         if cfg.data[key] > model.config.max_seq_len:
             raise UserError(

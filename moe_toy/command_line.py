@@ -1,6 +1,7 @@
 """Between Hydra and our entry points: mistakes are found before a run directory exists, and told in one line."""
 
 import difflib
+import errno
 import itertools
 import os
 import re
@@ -18,8 +19,10 @@ from pydantic import ValidationError
 from moe_toy.errors import UserError
 
 EXIT_USER_ERROR = 2
+NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 NAME_LENGTH = 120
-SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer"}
+SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer", "TrainerConfig": "trainer"}
+ALTERNATIVES = {"int", "float", "str"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
 
 
@@ -33,18 +36,21 @@ def run_checked(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises, so that we can tell mistakes from bugs
     OmegaConf.register_new_resolver("name_of", run_name, replace=True)
     arguments = sys.argv[1:]
-    known_keys: list[str] = []
     try:
         if not any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
             with initialize_config_dir(str(config_dir), version_base="1.3"):
-                known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
                 configs = [compose(config, overrides) for overrides in jobs(arguments)]
             for stage in stages:
                 for cfg in configs:
                     stage(cfg)
         main()
     except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, arguments, known_keys)}", file=sys.stderr)
+        print(f"error: {explain(error, arguments, config_dir, config)}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        print(f"error: {explain_not_writable(error)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
 
@@ -61,27 +67,36 @@ def jobs(arguments: list[str]) -> Iterator[list[str]]:
     return (list(job) for job in itertools.product(*choices))
 
 
-def explain(error: Exception, arguments: list[str], known_keys: list[str]) -> str:
+def explain(error: Exception, arguments: list[str], config_dir: Path, config: str) -> str:
     """One line for one mistake, whichever library found it."""
     text = str(error)
     place = re.search(r"full_key: (\S+)", text)  # where in the config Hydra was when it built something
     for cause in causes(error):
         if isinstance(cause, ValidationError):
-            return "; ".join(explain_validation(cause, place[1] if place else SECTIONS[cause.title]))
+            return "; ".join(explain_validation(cause, place[1] if place else SECTIONS.get(cause.title, "")))
         if isinstance(cause, UserError):
             return one_line(str(cause))
     if "See https://hydra.cc" in text:
         return f"{' '.join(arguments)}: not an override that Hydra can read; write key=value, lists as 'key=[1,2]'"
     if match := re.search(r"Could not override '(.+?)'|Key '(.+?)' is not in struct", text):
-        return explain_unknown_key(match[1] or match[2], arguments, known_keys)
+        return explain_unknown_key(match[1] or match[2], arguments, known_keys(config_dir, config))
     text = re.sub(r"\s*full_key: \S*|\s*object_type=\S*|Set the environment variable HYDRA_FULL_ERROR.*", "", text)
     return one_line(re.sub(r"\n\t", " ", text))
+
+
+def explain_not_writable(error: OSError) -> str:
+    return (
+        f"cannot write {error.filename or 'to the run directory'} ({error.strerror}); make room, or choose another "
+        "hydra.run.dir; what was saved before is intact, and ckpt_path=auto continues from it"
+    )
 
 
 def explain_validation(error: ValidationError, section: str) -> Iterator[str]:
     """pydantic's list of findings, each as `section.key: rule, given value`."""
     for finding in error.errors():
-        key = ".".join([section, *(str(part) for part in finding["loc"])])
+        # pydantic adds the name of the alternative, such as `int`, where a value may be of several types.
+        names = [str(part) for part in finding["loc"] if str(part).isidentifier() and part not in ALTERNATIVES]
+        key = ".".join([section, *names] if section else names)
         rule = finding["msg"].removeprefix("Value error, ")
         if finding["type"] == "value_error":
             yield one_line(rule)
@@ -94,9 +109,9 @@ def explain_validation(error: ValidationError, section: str) -> Iterator[str]:
             yield one_line(f"{key}: {rule}, given {finding['input']!r}; pass {key}=... with such a value")
 
 
-def explain_unknown_key(key: str, arguments: list[str], known_keys: list[str]) -> str:
+def explain_unknown_key(key: str, arguments: list[str], keys: list[str]) -> str:
     given = next((argument for argument in arguments if argument.startswith(key)), key)
-    nearest = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]}?" if nearest else "see `--cfg job` for all keys"
     return f"{key}: no such key (given {given}); {hint}"
 
@@ -105,6 +120,11 @@ def run_name(override_dirname: str) -> str:
     """A short name that is safe as a folder: what a run changes, or `default`."""
     name = re.sub(r"[^\w=.,+-]+", "-", override_dirname).strip("-.")
     return name[:NAME_LENGTH] or "default"
+
+
+def known_keys(config_dir: Path, config: str) -> list[str]:
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        return flat_keys(OmegaConf.to_container(compose(config), resolve=False))
 
 
 def flat_keys(config: object, prefix: str = "") -> list[str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from pydantic import PositiveInt
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -21,7 +22,7 @@ class SaturationCallback(RoutingCallback):
     on with its curve. `per_layer` adds `routing/saturation/layer_03`.
     """
 
-    def __init__(self, *, probe_batches: int, per_layer: bool) -> None:
+    def __init__(self, *, probe_batches: PositiveInt, per_layer: bool) -> None:
         super().__init__()
         self.probe_batches, self.per_layer = probe_batches, per_layer
         self.probe: list[dict[str, Tensor]] = []

@@ -126,7 +126,7 @@ def _save(content: Any, file: _Hashing) -> None:
         torch.save(content, file)
     except (RuntimeError, OSError):
         if file.error is not None:
-            raise file.error from None
+            raise OSError(file.error.errno, file.error.strerror, file.file.name) from None
         raise
 
 

@@ -12,6 +12,8 @@ from moe_toy.training.checkpoint_file import DamagedError, load_intact, replace
 
 log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
+AUTO = "auto"
+"""What `ckpt_path` says for the newest undamaged one."""
 LAST, BEST = "last.ckpt", "best.ckpt"
 
 

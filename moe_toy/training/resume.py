@@ -11,10 +11,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
 from moe_toy.training.checkpoint import load_checkpoint
-from moe_toy.training.checkpoint_folder import candidates, last_good
+from moe_toy.training.checkpoint_folder import AUTO, candidates, last_good
 
 log = logging.getLogger(__name__)
-AUTO = "auto"
 
 
 def starting_point(ckpt_path: str | None, run_dir: Path) -> Path | None:

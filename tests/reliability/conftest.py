@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 import train
 from moe_toy.command_line import run_name
 from moe_toy.training.lit_moe import LitMoE
+from tests.callbacks.conftest import curves, subject, trace  # noqa: F401
+from tests.model.conftest import make_config  # noqa: F401
 from tests.paths import CONF
 from tests.test_train import EIGHT_EXPERTS, SMALL, WORDS
 
