@@ -42,11 +42,8 @@ class CheckpointCallback(Checkpoint):
         """The newest file that this run wrote or started from."""
         return step_file(self.folder, self.saved_step) if self.saved_step else None
 
-    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        self.signals.listen()
-
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.signals.listen()  # Lightning has set its own handlers since `setup`
+        self.signals.listen()
         path = step_file(self.folder, self.saved_step)
         if trainer.is_global_zero and path.exists():  # it may have been stopped before it gave these names
             name_also(path, LAST)
@@ -101,12 +98,6 @@ class CheckpointCallback(Checkpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.saved_step = checkpoint["global_step"]
-
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        self.signals.ignore()
-
-    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        self.signals.ignore()
 
     def _save(self, trainer: Trainer, again: bool = False) -> None:
         if self.saved_step == trainer.global_step and not again:

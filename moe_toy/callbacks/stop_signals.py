@@ -10,28 +10,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignals:
-    """Remembers that one of SIGNALS came; the second of a kind does what it always did."""
+    """Remembers the first of SIGNALS that comes; the same once more ends the process at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.before: dict[int, signal.Handlers] = {}
 
     def listen(self) -> None:
-        """In place of any other handler, such as Lightning's own, which would stop within an optimiser step."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # where Python lets nobody listen
-        for number in SIGNALS:
-            handler = signal.signal(number, self._remember)
-            if handler != self._remember:
-                self.before.setdefault(number, handler)
-
-    def ignore(self) -> None:
-        """Restore what was there before."""
-        while self.before:
-            signal.signal(*self.before.popitem())
+        """In place of Lightning's handlers, which would stop within an optimiser step. Lightning restores those that
+        were there before its own when it is done."""
+        if self.received is None and threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         log.warning("%s: stopping after this step; once more stops at once", signal.Signals(number).name)
-        if number in self.before:
-            signal.signal(number, self.before.pop(number))
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -3,7 +3,6 @@
 import copy
 import subprocess
 import sys
-import time
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -13,7 +12,8 @@ import train
 from moe_toy.command_line import explain, run_name
 from tests.paths import CONF, ROOT
 
-MAY_BE_ANYTHING = {"name", "run_dir", "model.moe", "callbacks.caches._convert_", "trainer.num_sanity_val_steps"}
+MAY_BE_ANYTHING = {"name", "run_dir", "model.moe", "trainer.devices"}
+MAY_BE_ANYTHING |= {f"logger.wandb.{key}" for key in ("group", "job_type", "tags")}  # handed on to wandb.init
 
 
 def default_config() -> DictConfig:
@@ -43,7 +43,7 @@ CONFIG = default_config()
 CASES = [
     (key, bad)
     for key, value in leaves(OmegaConf.to_container(CONFIG, resolve=False))
-    if key not in MAY_BE_ANYTHING
+    if key not in MAY_BE_ANYTHING and not key.endswith("_")
     for bad in bad_values(value)
 ]
 CONTRADICTIONS = [
@@ -64,6 +64,8 @@ CONTRADICTIONS = [
     {"data.weights": {"books": 0}},
     {"data.domains": []},
     {"data.domains": ["books", "books"]},
+    {"trainer.devices": 0},
+    {"trainer.devices": "all"},
     {"trainer._target_": "lightning.pytorch.Trainr"},
     {"callbacks.nonfinite.on_nonfinite": "ignore"},
     {"trainer.precision": "31-true"},
@@ -103,18 +105,16 @@ def test_a_contradiction_is_named(changes, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("argument", ["moe.topk=4", "trainer.max_steps=abc", "callbacks.checkpoint.keep_last=0"])
+@pytest.mark.parametrize("argument", ["moe.topk=4", "trainer.max_steps=abc"])
 def test_a_process_ends_with_one_line_and_exit_code_2(argument, tmp_path):
-    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", argument],
         cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/nowhere"},
         capture_output=True,
         text=True,
         check=False,
     )
-    print(f"{time.perf_counter() - start:.1f} s")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
