@@ -7,7 +7,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from moe_toy.command_line import run_checked
+from moe_toy.command_line import run_checked, told_in_one_line
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    with alone_in(Path(cfg.run_dir)):
+    with told_in_one_line(), alone_in(Path(cfg.run_dir)):
         train(cfg, starting_point(cfg.ckpt_path, Path(cfg.run_dir)))
 
 

@@ -7,11 +7,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -51,6 +54,21 @@ def run_checked(
         if error.errno not in NOT_WRITABLE:
             raise
         print(f"error: {explain_not_writable(error)}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Around the body of `main`: Hydra would put a line of its own before a mistake. Where several jobs run, they are
+    Hydra's to end."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        is_mistake = isinstance(error, UserError) or error.errno in NOT_WRITABLE
+        if not is_mistake or not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+            raise
+        text = one_line(str(error)) if isinstance(error, UserError) else explain_not_writable(error)
+        print(f"error: {text}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
 
