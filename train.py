@@ -60,9 +60,8 @@ def train(cfg: DictConfig, start: Path | None) -> None:
         if start is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
         trainer.fit(module, data, ckpt_path=start)
-        if getattr(
-            trainer.checkpoint_callback, "validation_is_due", False
-        ):  # the run was stopped while it did its last one
+        # Only if a run was stopped within its last validation, which Lightning would not repeat.
+        if getattr(trainer.checkpoint_callback, "validation_is_due", False):
             trainer.validate(module, data, verbose=False)
     say_goodbye(trainer, run_dir)
 
