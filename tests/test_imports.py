@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "training": BASE | {"model", "data", "balance", "report"},
     "callbacks": BASE | {"metrics", "report", "training"},
     "command_line": {"errors"},
+    "constructor_check": {"errors"},
     "export": BASE | {"model", "balance", "training", "data"},
 }
 LIBRARIES = {  # where a heavy or framework-bound library may be imported
