@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.command_line import run_checked, told_in_one_line
+from moe_toy.sweep.run_arm import run_arm
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -22,13 +23,25 @@ PLACE = {"run_dir": "not yet known", "name": "not yet known"}  # before a run ha
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> None:
+    if cfg.sweep_name is None:
+        run(cfg)
+    else:
+        run_arm(Path(cfg.run_dir), lambda checkpoint: run(cfg, checkpoint))
+
+
+def run(cfg: DictConfig, checkpoint: Path | None = None) -> None:
+    """Train from the start, or from `checkpoint`, which takes the place of `ckpt_path`."""
     import torch
     from lightning.pytorch import seed_everything
 
+    from moe_toy.training.allocator import keep_freed_memory
     from moe_toy.training.resume import alone_in, starting_point
     from moe_toy.training.session import quieten
 
     quieten()
+    keep_freed_memory()
+    if checkpoint is not None:
+        cfg.ckpt_path = str(checkpoint)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -38,6 +51,7 @@ def main(cfg: DictConfig) -> None:
 
 def train(cfg: DictConfig, start: Path | None) -> None:
     """From the checkpoint `start`, or anew, to the last step."""
+    from moe_toy.training.accumulation import accumulated_batches
     from moe_toy.training.checkpoint import check_fits, load_weights
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
@@ -53,6 +67,10 @@ def train(cfg: DictConfig, start: Path | None) -> None:
         load_weights(Path(cfg.init_from), module.model)
     loggers = build_loggers(cfg, logger_options(start, run_dir))
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
+    if cfg.global_batch_size is not None:
+        trainer.accumulate_grad_batches = accumulated_batches(
+            cfg.global_batch_size, batch_size=cfg.data.batch_size, num_ranks=trainer.world_size
+        )
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
     greet(module)
@@ -72,14 +90,23 @@ def check(cfg: DictConfig) -> None:
 
     from moe_toy.constructor_check import check_constructors
     from moe_toy.errors import UserError
+    from moe_toy.training.accumulation import accumulated_alone
     from moe_toy.training.checkpoint import check_fits
     from moe_toy.training.checkpoint_folder import AUTO
     from moe_toy.training.config import OptimizerConfig, RunConfig, TrainerConfig
+    from moe_toy.training.sharded_checkpoint import is_sharded
 
     values = OmegaConf.to_container(OmegaConf.merge(cfg, PLACE), resolve=True)
     RunConfig(**{key: values[key] for key in ("seed", "ckpt_path", "init_from", "threads")})
-    OptimizerConfig(**values["optimizer"])
     TrainerConfig(**values["trainer"])
+    accumulated = accumulated_alone(
+        cfg.global_batch_size,
+        batch_size=cfg.data.batch_size,
+        accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
+    )
+    OptimizerConfig(**values["optimizer"]).check_trainer(
+        gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=accumulated
+    )
     with torch.device("meta"):
         model = build_model(cfg)
     check_constructors(values)  # this one loads what it checks, so it comes after what is quick
@@ -89,8 +116,18 @@ def check(cfg: DictConfig) -> None:
                 f"data.{key} ({cfg.data[key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
                 f"lower data.{key} or raise model.max_seq_len"
             )
+    if model.balancer.looks_ahead and cfg.trainer.overfit_batches:
+        raise UserError(
+            "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "
+            "use balance.estimate=prefix"
+        )
     if cfg.ckpt_path not in (None, AUTO):
         check_fits(Path(cfg.ckpt_path), model)
+        if is_sharded(Path(cfg.ckpt_path)) and isinstance(cfg.trainer.strategy, str):
+            raise UserError(
+                f"ckpt_path: {cfg.ckpt_path} is a folder of shards, which trainer.strategy={cfg.trainer.strategy} "
+                "cannot continue; use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
+            )
     if cfg.init_from is not None:
         if cfg.ckpt_path not in (None, AUTO):
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")

@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import itertools
 import os
 import re
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -20,10 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from moe_toy.errors import UserError
+from moe_toy.jobs import compose_sweep, jobs
 
 EXIT_USER_ERROR = 2
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-NAME_LENGTH = 120
 SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer", "TrainerConfig": "trainer"}
 ALTERNATIVES = {"int", "float", "str"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
@@ -34,19 +32,30 @@ def run_checked(
 ) -> None:
     """Take the config of every job on the command line through each of `stages`, then hand over to Hydra's `main`.
 
-    A mistake of the user's is one line on standard error and exit code 2; everything else keeps its traceback.
+    A mistake of the user's is one line on standard error and exit code 2; everything else keeps its traceback. A sweep
+    goes through with its unfinished arms only, and leaves with exit code 1 if one of them is not done in the end.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises, so that we can tell mistakes from bugs
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
-    arguments = sys.argv[1:]
+    sys.argv[1:] = arguments = [quoted(argument) for argument in sys.argv[1:]]
     try:
-        if not any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
-            with initialize_config_dir(str(config_dir), version_base="1.3"):
-                configs = [compose(config, overrides) for overrides in jobs(arguments)]
-            for stage in stages:
-                for cfg in configs:
-                    stage(cfg)
-        main()
+        if any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
+            return main()
+        with initialize_config_dir(str(config_dir), version_base="1.3"):
+            configs = [compose(config, overrides) for overrides in jobs(arguments)]
+            sweep = compose_sweep(config, arguments) if configs[0].get("sweep_name") else None
+        if sweep is not None:
+            sweep.check()
+            configs = [OmegaConf.create(arm.config) for arm in sweep.unfinished]
+        for stage in stages:
+            for cfg in configs:
+                stage(cfg)
+        if sweep is None:
+            return main()
+        if configs:
+            sweep.show()
+            sys.argv.append(sweep.naming)
+            main()
+        sys.exit(sweep.conclude(config_dir / "claims.yaml"))
     except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, arguments, config_dir, config)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -72,17 +81,10 @@ def told_in_one_line() -> Iterator[None]:
         sys.exit(EXIT_USER_ERROR)
 
 
-def jobs(arguments: list[str]) -> Iterator[list[str]]:
-    """The overrides of each job: one, or the grid that `a=1,2` spans with --multirun."""
-    overrides = OverridesParser.create().parse_overrides([a for a in arguments if not a.startswith("-")])
-    choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override()
-        else [override.input_line]
-        for override in overrides
-        if not override.get_key_element().lstrip("+~").startswith("hydra")
-    ]
-    return (list(job) for job in itertools.product(*choices))
+def quoted(argument: str) -> str:
+    """`key=PATH` with quotes around a path that is there, for it may hold `=` and `,`, as run directories do."""
+    key, _, value = argument.partition("=")
+    return f"{key}='{value}'" if set(value) & set("=,") and "'" not in value and Path(value).exists() else argument
 
 
 def explain(error: Exception, arguments: list[str], config_dir: Path, config: str) -> str:
@@ -132,12 +134,6 @@ def explain_unknown_key(key: str, arguments: list[str], keys: list[str]) -> str:
     nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]}?" if nearest else "see `--cfg job` for all keys"
     return f"{key}: no such key (given {given}); {hint}"
-
-
-def run_name(override_dirname: str) -> str:
-    """A short name that is safe as a folder: what a run changes, or `default`."""
-    name = re.sub(r"[^\w=.,+-]+", "-", override_dirname).strip("-.")
-    return name[:NAME_LENGTH] or "default"
 
 
 def known_keys(config_dir: Path, config: str) -> list[str]:

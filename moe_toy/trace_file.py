@@ -73,11 +73,7 @@ def load_trace(path: str | os.PathLike[str]) -> RoutingTrace:
         raise UserError(f"there is no trace file {path}; check the path") from error
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is no readable safetensors file ({error}); write the trace again") from error
-    if metadata.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: metadata 'format' is {metadata.get('format')!r}, but this version reads {FORMAT!r}; "
-            "write the trace with RoutingTrace.save"
-        )
+    check_format(path, metadata)
     for name in _REQUIRED:
         if name not in tensors:
             raise UserError(f"{path}: tensor '{name}' is missing; write the trace again")
@@ -92,6 +88,15 @@ def load_trace(path: str | os.PathLike[str]) -> RoutingTrace:
     )
     check_trace(trace, str(path))
     return trace
+
+
+def check_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    """Refuse a trace of another version."""
+    if metadata.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: metadata 'format' is {metadata.get('format')!r}, but this version reads {FORMAT!r}; "
+            "write the trace with RoutingTrace.save"
+        )
 
 
 def check_trace(trace: RoutingTrace, where: str) -> None:

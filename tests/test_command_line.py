@@ -1,12 +1,15 @@
 """A user's mistake is one line that names the key, the value and the way out; nothing is created."""
 
+import subprocess
 import sys
 
 import pytest
 
 import train
-from moe_toy.command_line import jobs, run_checked, run_name
-from tests.paths import CONF
+from moe_toy.command_line import run_checked
+from moe_toy.jobs import jobs
+from moe_toy.run_name import run_name
+from tests.paths import CONF, ROOT
 
 
 def never(cfg=None):
@@ -46,13 +49,14 @@ def complain(monkeypatch, tmp_path, capsys):
         (["optimizer.lr=-1"], ["optimizer.lr", "greater than 0", "-1"]),
         (["optimizer.min_lr=1.0"], ["optimizer.min_lr (1.0) cannot exceed optimizer.lr"]),
         (["balance.coefficient=much"], ["balance.coefficient", "valid number", "'much'"]),
-        (["balance.scope=layer"], ["balance.scope", "'sequence', 'micro_batch' or 'global_batch'", "'layer'"]),
+        (["balance.scope=layer"], ["balance.scope", "'global_batch' or 'ema'", "'layer'"]),
         (["data.sequence_length=4096"], ["data.sequence_length (4096) exceeds model.max_seq_len (1024)"]),
         (["ckpt_path=nowhere.ckpt"], ["ckpt_path: no such file, given nowhere.ckpt"]),
         (["data=files"], ["data.source.path"]),
         (["data=files", "data.source.path=nowhere"], ["nowhere", "not a folder"]),
         (["data.domains=[books,novels]"], ["novels", "books"]),
         (["-m", "moe.top_k=4,65"], ["moe.top_k (65)"]),
+        (["sweep=smoke", "moe.top_k=65"], ["moe.top_k (65)"]),
         (["trainer.max_steps=[1"], ["trainer.max_steps=[1"]),
     ],
     ids=lambda value: " ".join(value) if "=" in value[-1] else "",
@@ -67,6 +71,12 @@ def test_a_damaged_checkpoint_is_named(complain, tmp_path_factory):
     path = tmp_path_factory.mktemp("elsewhere") / "last.ckpt"
     path.write_bytes(b"PK\x03\x04 not really")
     assert f"{path} is damaged" in complain(f"ckpt_path={path}")
+
+
+def test_a_run_directory_may_be_given_as_the_shell_completes_it(complain, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("moe=few_experts,seed=1")
+    (run_dir / "last.ckpt").write_bytes(b"not a checkpoint")
+    assert f"{run_dir}/last.ckpt is damaged" in complain(f"ckpt_path={run_dir}/last.ckpt")
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
@@ -98,3 +108,12 @@ def test_multirun_spans_the_grid_and_leaves_hydra_keys_alone():
 )
 def test_run_names_are_safe_as_folders(overrides, name):
     assert run_name(overrides) == name
+
+
+def test_help_shows_choices_and_examples_without_a_heavy_import():
+    command = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "moe: baseline, dense_alternate" in finished.stdout
+    assert 'eval "$(python train.py -sc install=bash)"' in finished.stdout
+    imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
+    assert not imported & {"torch", "lightning", "transformers", "pandas"}

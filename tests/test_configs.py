@@ -5,21 +5,21 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import train
-from moe_toy.command_line import run_name
 from moe_toy.training.config import OptimizerConfig
 from tests.paths import CONF
 
 ON_CPU = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=1"]
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/**/*.yaml"))
+TARGETS = [path for path in FILES if path.parent.name == "target"]  # of evaluate.py, as hydra/evaluate
+OF_TRAINING = [path for path in FILES if path not in TARGETS and path.name != "evaluate"]
 
 
 @pytest.fixture
 def compose_run(tmp_path):
     """Compose as on the command line, with a temporary run directory."""
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
 
     def make(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -29,15 +29,16 @@ def compose_run(tmp_path):
     HydraConfig.instance().cfg = None
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", OF_TRAINING, ids=str)
 def test_every_config_file_composes_and_builds(compose_run, path, tmp_path):
+    group, option = path.parts[0], "/".join(path.parts[1:])
     overrides = [
-        f"{path.parent}={path.name}",
+        f"{group}={option}",
         "trainer.accelerator=cpu",
         "trainer.precision=32-true",
         "trainer.devices=1",
     ]
-    if path.parent.name == "data":
+    if group == "data":
         overrides += [f"data.root={tmp_path}", *(["data.source.path=" + str(tmp_path)] if path.name == "files" else [])]
     cfg = compose_run(*overrides)
     with torch.device("meta"):
@@ -47,6 +48,15 @@ def test_every_config_file_composes_and_builds(compose_run, path, tmp_path):
     callbacks = train.build_callbacks(cfg)
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
     assert set(callbacks) <= set(trainer.callbacks)
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=str)
+def test_every_target_of_an_evaluation_builds(path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", [f"target={path.name}", "++target.path=somewhere"])
+    if path.name == "runs":
+        del cfg.target.path
+    assert callable(instantiate(cfg.target).check)
 
 
 def test_a_variant_of_moe_changes_nothing_else(compose_run):

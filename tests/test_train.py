@@ -7,13 +7,12 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 import train
-from moe_toy.command_line import run_name
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from tests.paths import CONF
+from tests.test_experiments import PAPER
 
 SMALL = [
     "data=files",
@@ -52,7 +51,6 @@ def texts(tmp_path_factory):
 @pytest.fixture
 def run(texts, tmp_path):
     """`run("name", "trainer.max_steps=3")`: train in a directory of that name, and return it."""
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
 
     def train_in(name: str, *overrides: str, moe: list[str] = EIGHT_EXPERTS):
         run_dir = tmp_path / name
@@ -94,8 +92,18 @@ def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run)
     assert Tokenizer.load(run_dir / "tokenizer.json").vocab_size == 300
 
 
-def test_resuming_in_the_middle_gives_the_weights_of_the_uninterrupted_run(run):
-    common = ["trainer.max_steps=6", "logger=csv", "callbacks=none", "trainer.accumulate_grad_batches=2"]
+@pytest.mark.parametrize(
+    "balance",
+    [
+        ["balance=micro_batch"],
+        ["balance=global_batch", "balance.estimate=exact"],
+        ["balance=ema"],
+        ["balance=loss_free"],
+    ],
+    ids=lambda overrides: overrides[-1],
+)
+def test_resuming_in_the_middle_gives_the_weights_of_the_uninterrupted_run(run, balance):
+    common = ["trainer.max_steps=6", "logger=csv", "callbacks=none", "trainer.accumulate_grad_batches=2", *balance]
     whole = run("whole", *common, "callbacks.checkpoint.keep_last=9", "trainer.val_check_interval=4")
     rest = run("rest", *common, f"ckpt_path={whole}/checkpoints/step-000000004.ckpt")
     resumed = pd.read_csv(rest / "metrics.csv").dropna(subset="train/loss")
@@ -114,6 +122,22 @@ def test_a_new_run_starts_from_the_weights_of_another(run):
         run("third", f"init_from={path}", f"ckpt_path={path}")
     with pytest.raises(UserError, match=r"init_from: .* does not fit this model"):
         run("fourth", "moe.num_experts=4", f"init_from={path}")
+
+
+def test_mixed_precision_trains_with_clipping(run):
+    run_dir = run("mixed", "trainer.max_steps=2", "trainer.precision=bf16-mixed", "logger=csv", "callbacks=none")
+    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+
+
+def test_the_optimizer_in_the_backward_pass_trains_and_resumes(run):
+    common = ["optimizer=adafactor_in_backward", "trainer.gradient_clip_val=null", "logger=csv", "callbacks=none"]
+    keep_all = ["callbacks.checkpoint.save_top_k=-1", "callbacks.checkpoint.filename='step-{step}'"]
+    whole = run("whole", *common, *keep_all, "trainer.max_steps=4", "trainer.val_check_interval=2")
+    losses = pd.read_csv(whole / "metrics.csv")["val/loss"].dropna()
+    assert losses.iloc[-1] < losses.iloc[0]
+    rest = run("rest", *common, "trainer.max_steps=4", f"ckpt_path={whole}/checkpoints/step-2.ckpt")
+    for name, expected in weights(whole).items():
+        torch.testing.assert_close(weights(rest)[name], expected, rtol=0, atol=0)
 
 
 def test_wandb_runs_offline_with_curves_and_pictures(run):
@@ -148,23 +172,23 @@ def test_a_checkpoint_of_another_shape_is_refused(run):
         run("second", "moe.num_experts=4", f"ckpt_path={run_dir}/checkpoints/last.ckpt")
 
 
-@pytest.mark.parametrize("balance", ["none", "sequence", "global_batch", "loss_free"])
+@pytest.mark.parametrize("balance", ["none", "segment", "sequence", "global_batch", "ema", "loss_free"])
 def test_every_balancing_scheme_trains(run, balance):
     run_dir = run(balance, f"balance={balance}", "trainer.max_steps=2", "logger=csv", "callbacks=none")
     assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
 
 
-@pytest.mark.parametrize(
-    "moe", ["few_experts", "many_active", "shared_experts", "two_shared_experts", "dense_first", "dense_alternate_slim"]
-)
-def test_every_variant_trains(run, moe):
-    run_dir = run(moe, "trainer.max_steps=2", "logger=csv", "callbacks=none", moe=[f"moe={moe}"])
-    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+@pytest.mark.parametrize("key", PAPER)
+def test_every_model_of_the_paper_trains_at_nano_size(run, key):
+    small = ["model=nano", "trainer=cpu", "global_batch_size=8", "data.num_workers=0", "callbacks=none", "logger=csv"]
+    run_dir = run(key, f"experiment=paper/{key}", *small, "trainer.max_steps=2", moe=[])
+    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().sum() == 2
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["DomainDataModule"]["num_samples"] == 2 * 8
 
 
 @pytest.mark.corpus
 def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
     short = ["data.sequence_length=128", "data.batch_size=4", "data.validation_samples=1", "optimizer.warmup_steps=3"]
     quiet = ["logger=csv", "callbacks=none", "trainer.enable_progress_bar=false", "threads=1"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -176,3 +200,17 @@ def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
     losses = metrics["val/loss"].dropna()
     assert losses.iloc[-1] < losses.iloc[0] - 0.5
     assert len(metrics.filter(like="val/loss/").columns) == 11
+
+
+def test_batches_that_repeat_cannot_be_looked_ahead_to(run):
+    with pytest.raises(UserError, match=r"use balance\.estimate=prefix"):
+        run("overfit", "balance=global_batch", "balance.estimate=exact", "trainer.overfit_batches=1")
+
+
+def test_looking_ahead_foresees_exactly_and_the_log_shows_what_estimates_would_miss(run):
+    exact = ["balance=global_batch", "balance.estimate=exact", "trainer.accumulate_grad_batches=3"]
+    run_dir = run("exact", *exact, "trainer.max_steps=3", "logger=csv", "callbacks=none")
+    errors = pd.read_csv(run_dir / "metrics.csv").filter(like="balance_estimate_error").dropna()
+    assert len(errors) == 3
+    assert (errors["train/balance_estimate_error/exact"] == 0).all()
+    assert (errors["train/balance_estimate_error/prefix"] > 0).all()

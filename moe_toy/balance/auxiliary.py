@@ -1,60 +1,101 @@
-"""Auxiliary losses that push the router towards even load over a chosen scope."""
+"""Auxiliary losses that push the router towards even load, over a chosen horizon of tokens."""
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
-from pydantic import NonNegativeFloat, validate_call
+from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat, PositiveInt, validate_call
 from torch import Tensor
 
-from moe_toy.balance.base import BalanceLoss, LoadBalancer, StepCounts, assignment_counts
-from moe_toy.distributed import sum_over_ranks
+from moe_toy.balance.base import BalanceLoss, LoadBalancer
+from moe_toy.balance.counts import assignment_counts
+from moe_toy.balance.past_load import PastLoad
+from moe_toy.balance.step_load import StepLoad
+from moe_toy.errors import UserError
 from moe_toy.routing import Routing
+
+Scope = Literal["segment", "sequence", "micro_batch", "global_batch", "ema"]
+SETTING = {"segment": "segment_length", "global_batch": "estimate", "ema": "decay"}
+"""What a scope must be told besides its name."""
 
 
 class AuxiliaryLoss(LoadBalancer):
     """`num_experts * sum over experts of load * mean score`, as in Switch (Fedus et al. 2021, arXiv 2101.03961).
 
-    `load`, the fraction of assignments that an expert receives, is averaged over each sequence, over this rank's
-    micro-batch, or over all ranks and all micro-batches since the last optimiser step. Gradients flow through the
-    scores only. Both factors sum to 1, so the loss of a layer is 1 at perfect balance. The sum over layers times
-    `coefficient` enters the objective: Megatron's convention, on which the paper's 0.01 rests. (The Hugging Face
-    code gives `top_k` at balance, so its coefficients do not carry over.) Logged is the mean over layers.
+    `load`, the fraction of assignments that an expert receives, is averaged over the `scope`: windows of
+    `segment_length` tokens, each sequence, this rank's micro-batch, the whole batch of the optimiser step, or past
+    steps. Gradients flow through the scores only. Both factors sum to 1, so the loss of a layer is 1 at perfect
+    balance. The sum over layers times `coefficient` enters the objective: Megatron's convention, on which the
+    paper's 0.01 rests. (The Hugging Face code gives `top_k` at balance, so its coefficients do not carry over.)
+    Logged is the mean over layers.
     """
 
     @validate_call(config={"strict": True})
     def __init__(
         self,
         *,
-        scope: Literal["sequence", "micro_batch", "global_batch"],
+        scope: Scope,
         coefficient: NonNegativeFloat,
         num_layers: int,
         num_experts: int,
+        segment_length: PositiveInt | None = None,
+        estimate: Literal["prefix", "exact"] | None = None,
+        decay: Annotated[float, Field(ge=0, lt=1)] | None = None,
     ) -> None:
         super().__init__(num_layers=num_layers, num_experts=num_experts)
-        self.scope, self.coefficient = scope, coefficient
-        self.step_counts = StepCounts(num_layers, num_experts) if scope == "global_batch" else None
+        check_settings(scope, segment_length=segment_length, estimate=estimate, decay=decay)
+        self.scope, self.coefficient, self.segment_length = scope, coefficient, segment_length
+        self.looks_ahead = estimate == "exact"
+        self.horizon: StepLoad | PastLoad | None = None
+        if scope == "global_batch":
+            self.horizon = StepLoad(num_layers, num_experts)
+        elif decay is not None:
+            self.horizon = PastLoad(num_layers, num_experts, decay)
+
+    def foresee(self, micro_batches: Iterable[Int[Tensor, "layer batch seq k"]]) -> None:
+        self.horizon.foresee(micro_batches)
 
     def loss(self, routings: list[Routing]) -> BalanceLoss:
         expert_ids = torch.stack([routing.expert_ids for routing in routings])
         scores = torch.stack([routing.scores for routing in routings])
-        if self.scope != "sequence":
-            expert_ids = rearrange(expert_ids, "layer batch seq k -> layer 1 (batch seq) k")
-            scores = rearrange(scores, "layer batch seq expert -> layer 1 (batch seq) expert")
-        counts = assignment_counts(expert_ids, self.num_experts)
-        if self.step_counts is not None and self.training:
-            self.step_counts.add(sum_over_ranks(counts[:, 0]))
-            counts = self.step_counts.total[:, None]
-        per_layer = load_balance_loss(counts, scores.mean(-2)).mean(-1)
+        if self.horizon is not None and self.training:
+            counts = assignment_counts(expert_ids.flatten(1, 2), self.num_experts)
+            per_layer = load_balance_loss(self.horizon.add(counts), scores.mean((1, 2)))
+        else:
+            per_layer = self._local_loss(expert_ids, scores)
         return BalanceLoss(
             objective=self.coefficient * per_layer.sum(),
             terms={"load_balance_loss": per_layer.mean().detach()},
         )
 
-    def after_optimizer_step(self) -> None:
-        if self.step_counts is not None:
-            self.step_counts.clear()
+    def after_optimizer_step(self) -> dict[str, Tensor]:
+        errors = self.horizon.finish() if self.horizon is not None else {}
+        return {f"balance_estimate_error/{name}": error for name, error in errors.items()}
+
+    def _local_loss(
+        self, expert_ids: Int[Tensor, "layer batch seq k"], scores: Float[Tensor, "layer batch seq expert"]
+    ) -> Float[Tensor, " layer"]:
+        """Mean over windows, weighted by their tokens: the last segment of a sequence may be shorter."""
+        return sum(
+            load_balance_loss(assignment_counts(chosen, self.num_experts), given.mean(-2)).mean(-1)
+            * (given.numel() / scores.numel())
+            for chosen, given in zip(self._windows(expert_ids), self._windows(scores), strict=True)
+        )
+
+    def _windows(self, x: Tensor) -> list[Tensor]:
+        """(layer, window, token, ...): the runs of tokens over which load is averaged, by equal length."""
+        if self.scope == "sequence":
+            return [x]
+        if self.scope != "segment":
+            return [rearrange(x, "layer batch seq last -> layer 1 (batch seq) last")]
+        length = self.segment_length
+        whole = x.shape[2] // length * length
+        segments = rearrange(
+            x[:, :, :whole], "layer batch (segment token) last -> layer (batch segment) token last", token=length
+        )
+        return [part for part in (segments, x[:, :, whole:]) if part.numel()]
 
 
 def load_balance_loss(
@@ -63,3 +104,16 @@ def load_balance_loss(
     """In [0, num_experts]; 1 where the load or the mean scores are even, num_experts where both are on one expert."""
     load = counts.to(mean_scores.dtype) / counts.sum(-1, keepdim=True)
     return counts.shape[-1] * (load * mean_scores).sum(-1)
+
+
+def check_settings(scope: Scope, **settings: object) -> None:
+    """Refuse a scope without its setting, and settings of another scope."""
+    for name, value in settings.items():
+        (owner,) = (scope for scope, setting in SETTING.items() if setting == name)
+        if owner == scope and value is None:
+            raise UserError(f"balance.scope={scope} needs balance.{name}; give it, or choose balance={scope}")
+        if owner != scope and value is not None:
+            raise UserError(
+                f"balance.{name}={value} says nothing to balance.scope={scope}, only to {owner}; "
+                f"choose balance={owner} or remove it"
+            )

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from pydantic import PositiveFloat, validate_call
 from torch import Tensor
 
-from moe_toy.balance.base import BalanceLoss, LoadBalancer, StepCounts, assignment_counts
+from moe_toy.balance.base import BalanceLoss, LoadBalancer
+from moe_toy.balance.counts import StepCounts, assignment_counts
 from moe_toy.distributed import sum_over_ranks
 from moe_toy.routing import Routing
 
@@ -37,7 +38,8 @@ class LossFreeBias(LoadBalancer):
         return super().loss(routings)
 
     @torch.no_grad()
-    def after_optimizer_step(self) -> None:
+    def after_optimizer_step(self) -> dict[str, Tensor]:
         counts = sum_over_ranks(self.step_counts.total).to(self.bias.dtype)
         self.bias += self.rate * (counts.mean(-1, keepdim=True) - counts).sign()
         self.step_counts.clear()
+        return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,10 @@ from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, col
 from moe_toy.data.corpus import data_root
 from moe_toy.data.domains import TextSource
 from moe_toy.data.order import TrainingOrder
-from moe_toy.data.packing import TokenStream, token_streams, tokenize
+from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
 from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer, tokenizer_path
 from moe_toy.errors import UserError
 from moe_toy.routing import TokenBatch
-
-log = logging.getLogger(__name__)
 
 
 class DomainDataModule(lightning.LightningDataModule):
@@ -149,9 +147,16 @@ class DomainDataModule(lightning.LightningDataModule):
         return torch.nn.functional.pad(self.tokenizer.token_bytes, (0, unused))
 
     def train_dataloader(self) -> DataLoader[TokenBatch]:
+        return self._training_loader(self._batches_per_epoch, self.num_workers)
+
+    def step_batches(self) -> Iterable[TokenBatch]:
+        """This rank's micro-batches of the coming optimiser step: those that the training loader is about to give."""
+        return self._training_loader(self._accumulated_batches, num_workers=0)
+
+    def _training_loader(self, num_batches: int, num_workers: int) -> DataLoader[TokenBatch]:
         sampler = TrainingSampler(
             first=lambda: self.num_samples,
-            num_batches=self._batches_per_epoch,
+            num_batches=num_batches,
             batch_size=self.batch_size,
             rank=self._rank,
             num_ranks=self._num_ranks,
@@ -161,7 +166,7 @@ class DomainDataModule(lightning.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=collate,
-            num_workers=self.num_workers,
+            num_workers=num_workers,
         )
 
     def val_dataloader(self) -> DataLoader[TokenBatch]:
@@ -198,20 +203,10 @@ class DomainDataModule(lightning.LightningDataModule):
         return weights
 
     def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
-        blocks = []
-        for index, (domain, stream) in enumerate(zip(self.domains, streams, strict=True)):
-            available = stream.num_blocks(self.validation_length)
-            if available == 0:
-                raise UserError(
-                    f"{domain} has {stream.num_tokens} validation tokens, less than one block of"
-                    f" data.validation_length={self.validation_length}; add text or shorten the blocks"
-                )
-            if available < self.validation_samples and self._rank == 0:
-                log.warning(
-                    "%s has %d validation blocks, not %d: using them all", domain, available, self.validation_samples
-                )
-            blocks += [(index, block) for block in range(min(available, self.validation_samples))]
-        return blocks
+        named = dict(zip(self.domains, streams, strict=True))
+        level = logging.WARNING if self._rank == 0 else logging.DEBUG
+        numbers = first_blocks(named, self.validation_length, self.validation_samples, level)
+        return [(index, block) for index, number in enumerate(numbers.values()) for block in range(number)]
 
     @property
     def _num_ranks(self) -> int:

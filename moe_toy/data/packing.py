@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -94,28 +94,44 @@ def token_streams(source: TextSource, tokenizer: Tokenizer, root: Path) -> dict[
     }
 
 
-def tokenize(source: TextSource, tokenizer: Tokenizer, root: Path) -> None:
+def first_blocks(
+    streams: dict[str, TokenStream], length: int, wanted: int, level: int = logging.WARNING
+) -> dict[str, int]:
+    """How many of the `wanted` blocks each domain has: at least one, or a `UserError`. A lack is logged at `level`."""
+    available = {domain: stream.num_blocks(length) for domain, stream in streams.items()}
+    for domain, number in available.items():
+        if number == 0:
+            raise UserError(
+                f"{domain} has {streams[domain].num_tokens} validation tokens, less than one block of"
+                f" data.validation_length={length}; add text or shorten the blocks"
+            )
+        if number < wanted:
+            log.log(level, "%s has %d validation blocks, not %d: using them all", domain, number, wanted)
+    return {domain: min(number, wanted) for domain, number in available.items()}
+
+
+def tokenize(source: TextSource, tokenizer: Tokenizer, root: Path, splits: Sequence[Split] = SPLITS) -> None:
     """Write the streams that are missing; of two processes at once the second waits for the first."""
-    streams = token_streams(source, tokenizer, root)
+    streams = {split: token_streams(source, tokenizer, root)[split] for split in splits}
     if _complete(streams):
         return
-    folder = streams["train"][0].path.parent
+    folder = streams[splits[0]][0].path.parent
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         if _complete(streams):
             return
         start = time.perf_counter()
         for domain in with_progress(source.domains, "Tokenising"):
-            for split in SPLITS:
+            for split in splits:
                 stream = streams[split][source.domains.index(domain)]
                 if not stream.is_complete:
                     _write(source.documents(domain, split), tokenizer, stream)
-        num_tokens = sum(stream.num_tokens for split in SPLITS for stream in streams[split])
+        num_tokens = sum(stream.num_tokens for split in splits for stream in streams[split])
         log.info("Tokenised %.2f M tokens in %.1f s", num_tokens / 1e6, time.perf_counter() - start)
 
 
 def _complete(streams: dict[Split, list[TokenStream]]) -> bool:
-    return all(stream.is_complete for split in SPLITS for stream in streams[split])
+    return all(stream.is_complete for split in streams.values() for stream in split)
 
 
 def _write(documents: Iterator[str], tokenizer: Tokenizer, stream: TokenStream) -> None:

@@ -23,8 +23,8 @@ from moe_toy.errors import UserError
 log = logging.getLogger(__name__)
 
 EOS = "<|endoftext|>"
-EOS_NAMES = (EOS, "<|end_of_text|>", "</s>", "<eos>")
-"""What known byte-level tokenizers call it; the first that a tokenizer has is taken."""
+EOS_NAMES = (EOS, "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>")
+"""What known tokenizers call it; the first that a tokenizer has is taken."""
 NUM_BYTES = 256
 
 

@@ -17,7 +17,8 @@ from moe_toy.metrics.cache import CacheHitRate, Cold, Policy, Scope
 from moe_toy.metrics.specialization import domain_scores
 from moe_toy.metrics.srp import SRP
 from moe_toy.metrics.srp_intervals import SRPBootstrap
-from moe_toy.metrics.vocabulary import VocabularySpecialization
+from moe_toy.metrics.strongest_tokens import strongest_tokens
+from moe_toy.metrics.vocabulary import VocabularyScores, VocabularySpecialization
 from moe_toy.routing import RoutingTrace
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def analyze(
     min_token_count: int = 20,
     domain_floor: float = 1e-5,
 ) -> dict[str, pd.DataFrame]:
-    """Tables `srp`, `cache`, `specialization` and `load` of one model's traces, which are read once, one after another.
+    """Tables `srp`, `cache`, `specialization`, `load` and `tokens` of one model's traces, read once, one after another.
 
     - `srp`: level (model, layer, expert), layer, expert, domain, segment_length, srp, threshold, router_size,
       activation_rate, ci_low, ci_high. Segment lengths that no sequence reaches are left out.
@@ -49,6 +50,8 @@ def analyze(
     - `specialization`: layer, expert, kind (domain, input, predicted, target), value. Vocabulary kinds need
       `vocab_size`, and "predicted" needs `predicted_ids`.
     - `load`: layer, expert, domain, activation_rate (share of tokens that activate the expert; sums to top_k).
+    - `tokens`: layer, expert, kind (input, predicted, target), rank, token_id, token (its number), strength: what an
+      expert owns, strongest first. Absent without `vocab_size`.
 
     A column is empty where the row pools over it. `layer` is the row of the trace, domains go by name where known, else
     by number. `intervals` adds 95 % bounds (1000 Poisson resamples) to model and layer level. Raises `UserError` if
@@ -152,12 +155,16 @@ class _Analysis:
         return trace.with_domains(common[trace.domain_ids.long().cpu()])
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {
+        vocabulary = self.vocabulary.compute() if self.vocabulary else {}
+        tables = {
             "srp": self._srp(),
             "cache": self._cache(),
-            "specialization": self._specialization(),
+            "specialization": self._specialization(vocabulary),
             "load": self._load(),
         }
+        if vocabulary:
+            tables["tokens"] = strongest_tokens(vocabulary, "#{}".format, range(self.srp[1].num_layers))
+        return tables
 
     def _srp(self) -> pd.DataFrame:
         rows = []
@@ -200,11 +207,10 @@ class _Analysis:
         order = ["policy", "scope", "layer", "domain", "segment_length", "capacity"]
         return _table(rows, order, ["cache_ratio", "hit_rate", "ci_low", "ci_high"])
 
-    def _specialization(self) -> pd.DataFrame:
+    def _specialization(self, vocabulary: dict[str, VocabularyScores]) -> pd.DataFrame:
         rates = self.srp[SPECIALIZATION_LENGTH].compute().expert_by_domain.activation_rate
         values = {"domain": domain_scores(rates, self.domain_floor).value}
-        if self.vocabulary:
-            values |= {kind: scores.value for kind, scores in self.vocabulary.compute().items()}
+        values |= {kind: scores.value for kind, scores in vocabulary.items()}
         rows = [(self._experts() | {"kind": [kind]}, {"value": value}) for kind, value in values.items()]
         return _table(rows, ["layer", "expert", "kind"], ["value"])
 

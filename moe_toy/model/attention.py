@@ -1,12 +1,13 @@
 """Causal grouped-query attention with per-head QK norm and rotary position embedding."""
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moe_toy.model.causal_attention import causal_attention
 from moe_toy.model.config import ModelConfig
+from moe_toy.model.layers import RMSNorm
 
 
 class Attention(nn.Module):
@@ -18,8 +19,8 @@ class Attention(nn.Module):
         qkv_heads = config.num_heads + 2 * config.num_kv_heads
         self.qkv = nn.Linear(config.hidden_size, qkv_heads * config.head_size, bias=False)
         self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.query_norm = nn.RMSNorm(config.head_size, eps=config.norm_eps)
-        self.key_norm = nn.RMSNorm(config.head_size, eps=config.norm_eps)
+        self.query_norm = RMSNorm(config.head_size, eps=config.norm_eps)
+        self.key_norm = RMSNorm(config.head_size, eps=config.norm_eps)
 
     def forward(
         self, x: Float[Tensor, "batch seq hidden"], rotation: Float[Tensor, "2 seq half"]
@@ -32,9 +33,7 @@ class Attention(nn.Module):
         query, key, value = heads.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1)
         query = rotate(self.query_norm(query), rotation)
         key = rotate(self.key_norm(key), rotation)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, enable_gqa=self.num_kv_heads != self.num_heads
-        )
+        mixed = causal_attention(query, key, value)
         return self.out(rearrange(mixed, "batch head seq size -> batch seq (head size)"))
 
 
@@ -49,6 +48,6 @@ def rotate(
     x: Float[Tensor, "batch head seq size"], rotation: Float[Tensor, "2 seq half"]
 ) -> Float[Tensor, "batch head seq size"]:
     """Rotate dimension i with dimension i + size / 2, as Llama and OLMoE checkpoints are laid out."""
-    cos, sin = rotation.to(x.dtype)
+    cos, sin = rotation  # fp32, also where x is bf16: positions need more than its three digits
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)

@@ -140,6 +140,15 @@ class ModelConfig:
         """Input and output embeddings; they are untied."""
         return 2 * self.vocab_size * self.hidden_size
 
+    def flops_per_token(self, seq_len: int) -> int:
+        """Floating-point operations to train on one token of a sequence of `seq_len`, forward and backward.
+
+        6 per active weight that multiplies (Kaplan et al. 2020, arXiv 2001.08361), and for attention 12 per layer,
+        dimension and position (PaLM, arXiv 2204.02311, appendix B), without the half that the causal mask saves.
+        """
+        looked_up = self.vocab_size * self.hidden_size  # the input embedding multiplies nothing
+        return 6 * (self.active_parameters - looked_up) + 12 * self.num_layers * self.hidden_size * seq_len
+
     def _parameters(self, routed_experts: int) -> int:
         hidden, kv_size = self.hidden_size, self.num_kv_heads * self.head_size
         attention = 2 * hidden * hidden + 2 * hidden * kv_size + 2 * self.head_size

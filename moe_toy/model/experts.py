@@ -1,5 +1,7 @@
 """Routed experts: sort the assignments by expert, compute each expert on its rows, add up per token."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -36,12 +38,41 @@ class Experts(nn.Module):
         expert_linear = pick_backend(self.backend, tokens.device, tokens.dtype, (*gate_up.shape[1:], *down.shape[1:]))
 
         order, position, counts = sort_by_expert(rearrange(expert_ids, "batch seq k -> (batch seq) k"), len(down))
-        rows = tokens.index_select(0, order // expert_ids.shape[-1])
+        token_of_row = order // expert_ids.shape[-1]
+        rows = Dispatch.apply(tokens, token_of_row, position)
         row_weights = weights.flatten().index_select(0, order).unsqueeze(-1).to(rows.dtype)
         # Weighting before the down projection gives the same sum, and spares keeping its output for the backward pass.
         hidden = swiglu(expert_linear(rows, gate_up, counts)) * row_weights
         rows = expert_linear(hidden, down, counts)
-        return F.embedding_bag(position, rows, mode="sum").type_as(x).view_as(x)
+        return Combine.apply(rows, token_of_row, position).type_as(x).view_as(x)
+
+
+class Dispatch(torch.autograd.Function):
+    """Copy each token to its rows. The backward pass is `Combine`: no scattering, hence no zeros and no atomics."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, token_of_row: Tensor, position: Tensor) -> Tensor:
+        ctx.save_for_backward(position)
+        return tokens.index_select(0, token_of_row)
+
+    @staticmethod
+    def backward(ctx: Any, d_rows: Tensor) -> tuple[Tensor, None, None]:
+        (position,) = ctx.saved_tensors
+        return F.embedding_bag(position, d_rows, mode="sum"), None, None
+
+
+class Combine(torch.autograd.Function):
+    """Add up the rows of each token. The backward pass is `Dispatch`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, token_of_row: Tensor, position: Tensor) -> Tensor:
+        ctx.save_for_backward(token_of_row)
+        return F.embedding_bag(position, rows, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, d_tokens: Tensor) -> tuple[Tensor, None, None]:
+        (token_of_row,) = ctx.saved_tensors
+        return d_tokens.index_select(0, token_of_row), None, None
 
 
 def sort_by_expert(
@@ -51,5 +82,6 @@ def sort_by_expert(
     order = expert_ids.flatten().argsort(stable=True)
     position = torch.empty_like(order)
     position[order] = torch.arange(len(order), device=order.device)
-    counts = F.one_hot(expert_ids, num_experts).sum((0, 1))
+    counts = torch.zeros(num_experts, dtype=torch.int64, device=order.device)
+    counts.scatter_add_(0, expert_ids.flatten(), torch.ones_like(order))  # bincount would wait for the device
     return order, position.view_as(expert_ids), counts

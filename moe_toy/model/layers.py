@@ -1,9 +1,18 @@
 """Feed-forward building blocks."""
 
+import hashlib
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+class RMSNorm(nn.RMSNorm):
+    """PyTorch's, with its weight in the dtype of `x`: it has no fast kernel for two dtypes, as autocast makes them."""
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 def swiglu(gate_and_up: Float[Tensor, "... double"]) -> Float[Tensor, "... width"]:
@@ -24,8 +33,17 @@ class SwiGLU(nn.Module):
         return self.down(swiglu(self.gate_up(x)))
 
 
-def init_matrices(module: nn.Module, std: float, generator: torch.Generator | None = None) -> None:
-    """Draw every parameter with two or more axes from N(0, std); norms keep their ones."""
-    for parameter in module.parameters():
-        if parameter.ndim > 1:
+def init_matrices(module: nn.Module, std: float, seed: int) -> None:
+    """Draw every parameter with two or more axes from N(0, std); norms keep their ones.
+
+    Each is drawn from (seed, its name) alone, so models that differ in one part share the weights of all others.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1 and not parameter.is_meta:
+            generator = torch.Generator(parameter.device).manual_seed(seed_of(seed, name))
             nn.init.normal_(parameter, std=std, generator=generator)
+
+
+def seed_of(seed: int, name: str) -> int:
+    """A seed for one of many streams: equal names give equal seeds, other names unrelated ones."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest())

@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
-from moe_toy.model.layers import SwiGLU, init_matrices
+from moe_toy.model.cross_entropy import mean_cross_entropy
+from moe_toy.model.layers import RMSNorm, SwiGLU, init_matrices
 from moe_toy.model.moe import MoELayer
 from moe_toy.model.router import z_loss
 from moe_toy.routing import Routing, RoutingTrace
@@ -18,8 +19,10 @@ from moe_toy.routing import Routing, RoutingTrace
 
 @dataclass(frozen=True)
 class ModelOutput:
-    logits: Float[Tensor, "batch seq vocab"]
-    """Scores of the next token at each position."""
+    logits: Float[Tensor, "batch seq vocab"] | None
+    """Scores of the next token at each position; the largest tensor, so None where only the loss is asked for."""
+    loss: Float[Tensor, ""] | None
+    """Mean cross-entropy of the next tokens in nats, where it is asked for."""
     aux_loss: Float[Tensor, ""]
     """What the objective adds to the cross-entropy: weighted balance and z-losses, summed over layers."""
     aux_terms: dict[str, Tensor]
@@ -32,9 +35,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.attention_norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.attention = Attention(config)
-        self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.ffn_norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.is_moe = layer in config.moe_layers
         self.ffn = MoELayer(config) if self.is_moe else SwiGLU(config.hidden_size, config.dense_hidden_size)
 
@@ -56,18 +59,48 @@ class MoETransformer(nn.Module):
 
     def __init__(self, config: ModelConfig, balancer: LoadBalancer) -> None:
         super().__init__()
+        seed = int(torch.randint(2**62, (), device="cpu"))  # before any submodule draws: how much depends on its shape
         self.config = config
         self.balancer = balancer
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
         self.unembedding = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         rotation = rotary_table(config.max_seq_len, config.head_size, config.rope_base)
         self.register_buffer("rotation", rotation, persistent=False)
-        init_matrices(self, config.init_std)
+        init_matrices(self, config.init_std, seed)
 
-    def forward(self, token_ids: Int[Tensor, "batch seq"]) -> ModelOutput:
-        """Predict the next token at each position of sequences of at most `max_seq_len` tokens."""
+    def forward(self, token_ids: Int[Tensor, "batch seq"], *, only_loss: bool = False) -> ModelOutput:
+        """Predict the next token at each position of sequences of at most `max_seq_len` tokens.
+
+        `only_loss` gives the mean loss of these predictions in place of the predictions, in less memory and time.
+        """
+        x, routings = self._run_blocks(token_ids)
+        x = self.norm(x)
+        loss = self._loss(x, token_ids) if only_loss else None
+        logits = None if only_loss else self.unembedding(x)
+
+        balance = self.balancer.loss(routings)
+        z = torch.stack([z_loss(routing.logits) for routing in routings])
+        return ModelOutput(
+            logits=logits,
+            loss=loss,
+            aux_loss=balance.objective + self.config.moe.z_loss_coefficient * z.sum(),
+            aux_terms={**balance.terms, "z_loss": z.mean().detach()},
+            trace=self._trace(token_ids, logits, routings),
+        )
+
+    def _loss(self, x: Float[Tensor, "batch seq hidden"], token_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, ""]:
+        return mean_cross_entropy(x[:, :-1].flatten(0, 1), self.unembedding.weight, token_ids[:, 1:].flatten())
+
+    @torch.no_grad()
+    def route(self, token_ids: Int[Tensor, "batch seq"]) -> Int[Tensor, "layer batch seq k"]:
+        """Where the tokens go, without counting them and without the cost of logits."""
+        return torch.stack([routing.expert_ids for routing in self._run_blocks(token_ids)[1]])
+
+    def _run_blocks(
+        self, token_ids: Int[Tensor, "batch seq"]
+    ) -> tuple[Float[Tensor, "batch seq hidden"], list[Routing]]:
         x = self.embedding(token_ids)
         rotation = self.rotation[:, : token_ids.shape[1]]
         biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
@@ -80,24 +113,15 @@ class MoETransformer(nn.Module):
                 x, routing = block(x, rotation, bias)
             if routing is not None:
                 routings.append(routing)
-        logits = self.unembedding(self.norm(x))
-
-        balance = self.balancer.loss(routings)
-        z = torch.stack([z_loss(routing.logits) for routing in routings])
-        return ModelOutput(
-            logits=logits,
-            aux_loss=balance.objective + self.config.moe.z_loss_coefficient * z.sum(),
-            aux_terms={**balance.terms, "z_loss": z.mean().detach()},
-            trace=self._trace(token_ids, logits, routings),
-        )
+        return x, routings
 
     @torch.no_grad()
-    def _trace(self, token_ids: Tensor, logits: Tensor, routings: list[Routing]) -> RoutingTrace:
+    def _trace(self, token_ids: Tensor, logits: Tensor | None, routings: list[Routing]) -> RoutingTrace:
         return RoutingTrace(
             expert_ids=torch.stack([routing.expert_ids for routing in routings]),
             weights=torch.stack([routing.weights.detach() for routing in routings]),
             token_ids=token_ids,
-            predicted_ids=None if self.training else logits.argmax(-1),
+            predicted_ids=None if self.training or logits is None else logits.argmax(-1),
             num_experts=self.config.moe.num_experts,
             layer_ids=self.config.moe_layers,
             vocab_size=self.config.vocab_size,

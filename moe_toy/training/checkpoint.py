@@ -8,13 +8,19 @@ from torch import Tensor, nn
 from moe_toy.errors import UserError
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.training.checkpoint_file import DamagedError, load_intact
+from moe_toy.training.sharded_checkpoint import is_sharded, load_sharded
 
 PREFIX = "model."
 BALANCER = "balancer."
 
 
-def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
-    """The checkpoint at `path`, given as `key`, on the CPU; only tensors and plain values are unpickled."""
+def load_checkpoint(path: Path, key: str = "ckpt_path", *, shapes_only: bool = False) -> dict[str, Any]:
+    """The checkpoint at `path`, given as `key`, on the CPU; only tensors and plain values are unpickled.
+
+    `shapes_only` spares reading the weights where those are sharded (a single file is mapped, not read).
+    """
+    if is_sharded(path):
+        return load_sharded(path, shapes_only=shapes_only)
     if not path.is_file():
         raise UserError(f"{key}: no such file, given {path}; pass a .ckpt file of a run directory's checkpoints/")
     try:
@@ -40,7 +46,7 @@ def check_fits(path: Path, model: nn.Module, key: str = "ckpt_path") -> None:
     """
     saved, wanted = (
         {name: tuple(t.shape) for name, t in state.items() if key != "init_from" or not name.startswith(BALANCER)}
-        for state in (model_state(load_checkpoint(path, key)), model.state_dict())
+        for state in (model_state(load_checkpoint(path, key, shapes_only=True)), model.state_dict())
     )
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from moe_toy.errors import UserError
 from moe_toy.training.checkpoint_file import DamagedError, load_intact, replace
+from moe_toy.training.sharded_checkpoint import is_sharded
 
 log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
@@ -26,7 +27,7 @@ def name_also(path: Path, name: str) -> None:
     part, target = path.with_name(f"{name}.part"), path.with_name(name)
     part.unlink(missing_ok=True)
     try:
-        os.link(path, part)
+        os.symlink(path.name, part) if path.is_dir() else os.link(path, part)  # a folder of shards
     except OSError:
         shutil.copyfile(path, part)
     replace(part, target)
@@ -39,7 +40,7 @@ def forget_all_but(folder: Path, last: int, up_to: int) -> None:
     kept = [step for step in steps if step <= up_to][:last]
     for step, path in steps.items():
         if step not in kept:
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def candidates(run_dir: Path) -> Sequence[Path]:
@@ -54,7 +55,7 @@ def last_good(run_dir: Path) -> Path | None:
     paths = candidates(run_dir)
     for path in paths:
         try:
-            load_intact(path)
+            check_whole(path)
         except DamagedError as error:
             log.warning("%s is damaged (%s); going back to the one before", path, error)
         else:
@@ -65,6 +66,14 @@ def last_good(run_dir: Path) -> Path | None:
             "run elsewhere"
         )
     return None
+
+
+def check_whole(path: Path) -> None:
+    """Raise `DamagedError` for what can be seen: of a folder of shards, whether its last file was written."""
+    if not path.is_dir():
+        load_intact(path)
+    elif not is_sharded(path):
+        raise DamagedError("it was not written to its end")
 
 
 def _by_step(folder: Path) -> dict[int, Path]:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
+from moe_toy.errors import UserError
 from moe_toy.model.config import STRICT, NonNegativeFloat
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -51,8 +52,10 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay."""
+    """An algorithm, and its learning rate with linear warm-up and cosine decay."""
 
+    algorithm: Literal["adamw", "adafactor_in_backward"]
+    """Adafactor's learning rate is relative to the size of each parameter."""
     lr: PositiveFloat
     """Highest learning rate, reached at the end of the warm-up."""
     min_lr: NonNegativeFloat
@@ -61,9 +64,10 @@ class OptimizerConfig:
     """Optimiser steps of linear warm-up."""
     weight_decay: NonNegativeFloat
     """Decoupled decay of matrices; norms have none."""
-    beta1: Beta
-    beta2: Beta
-    eps: PositiveFloat
+    beta1: Beta | None
+    beta2: Beta | None
+    eps: PositiveFloat | None
+    """These three are AdamW's; Adafactor has none."""
 
     @model_validator(mode="after")
     def _check(self) -> "OptimizerConfig":
@@ -71,4 +75,21 @@ class OptimizerConfig:
             raise ValueError(
                 f"optimizer.min_lr ({self.min_lr}) cannot exceed optimizer.lr ({self.lr}); lower min_lr or raise lr"
             )
+        for name in ("beta1", "beta2", "eps"):
+            value, needs_number = getattr(self, name), self.algorithm == "adamw"
+            if (value is not None) != needs_number:
+                wanted = "a number" if needs_number else "null"
+                raise ValueError(
+                    f"optimizer.{name} ({value}) must be {wanted} with optimizer.algorithm={self.algorithm}; "
+                    "change one of them"
+                )
         return self
+
+    def check_trainer(self, *, gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:
+        """Refuse what needs all gradients together where they never are."""
+        if self.algorithm == "adafactor_in_backward" and (gradient_clip_val or accumulate_grad_batches > 1):
+            raise UserError(
+                "optimizer.algorithm=adafactor_in_backward frees each gradient at once, so it can neither clip nor "
+                f"accumulate: set trainer.gradient_clip_val=null (given {gradient_clip_val}) and "
+                f"trainer.accumulate_grad_batches=1 (given {accumulate_grad_batches})"
+            )

@@ -3,16 +3,19 @@
 from dataclasses import asdict
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer import build_optimizer, build_schedule
+from moe_toy.training.sharding import shard
 
 NO_TARGET = -100
 
@@ -21,8 +24,8 @@ class LitMoE(LightningModule):
     """Steps return `{"loss", "trace"}` (training) or `{"token_losses", "trace"}` (validation) for callbacks.
 
     Logs `train/loss` (cross-entropy in nats per token, without auxiliary losses), `train/load_balance_loss`
-    (1 at perfect balance) and `train/z_loss`, these two as mean over MoE layers before their coefficients, and
-    `train/lr`.
+    (1 at perfect balance) and `train/z_loss`, these two as mean over MoE layers before their coefficients,
+    `train/lr`, and `train/balance_estimate_error/*` where the balance scheme estimates the load of a step.
     """
 
     def __init__(self, model: MoETransformer, optimizer: OptimizerConfig) -> None:
@@ -32,13 +35,18 @@ class LitMoE(LightningModule):
         # A checkpoint carries what it takes to build its model again.
         self.save_hyperparameters({"model": asdict(model.config), "optimizer": asdict(optimizer)}, logger=False)
 
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh)
+
     def training_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
-        output = self.model(batch.token_ids)
-        loss = next_token_losses(output.logits, batch.token_ids).mean()
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        if self.model.balancer.looks_ahead:
+            self._look_ahead(batch_idx)
+        output = self.model(batch.token_ids, only_loss=True)
+        self.log("train/loss", output.loss.detach(), prog_bar=True)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
         self.log_dict({f"train/{name}": value for name, value in output.aux_terms.items()})
-        return {"loss": loss + output.aux_loss, "trace": output.trace.with_domains(batch.domain_ids)}
+        return {"loss": output.loss + output.aux_loss, "trace": output.trace.with_domains(batch.domain_ids)}
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
         output = self.model(batch.token_ids)
@@ -49,9 +57,23 @@ class LitMoE(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.model.balancer.after_optimizer_step()
+        values = self.model.balancer.after_optimizer_step()
+        self.log_dict({f"train/{name}": value for name, value in values.items()})
+
+    @torch.no_grad()
+    def _look_ahead(self, batch_idx: int) -> None:
+        """Before the first of several micro-batches, tell the balancer where the tokens of all of them will go."""
+        accumulated = self.trainer.accumulate_grad_batches
+        if accumulated > 1 and batch_idx % accumulated == 0:
+            upcoming = self.trainer.datamodule.step_batches()
+            self.model.balancer.foresee(self.model.route(batch.token_ids.to(self.device)) for batch in upcoming)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        if self.optimizer_config.algorithm == "adafactor_in_backward" and self.trainer.world_size > 1:
+            raise UserError(
+                f"optimizer.algorithm=adafactor_in_backward runs in one process, as it frees "
+                f"gradients before they are averaged; set trainer.devices=1 (given {self.trainer.world_size} processes)"
+            )
         optimizer = build_optimizer(self.model, self.optimizer_config)
         max_steps = self.trainer.max_steps
         total_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)

@@ -20,9 +20,12 @@ from moe_toy.training.lit_moe import LitMoE
 log = logging.getLogger(__name__)
 EXPECTED_WARNINGS = (
     "Experiment logs directory .* exists and is not empty",  # Hydra has just made it
+    "Checkpoint directory .* exists and is not empty",  # an interrupted arm goes on where it was
     "The '.*_dataloader' does not have many workers",  # tokens are read from a memory map: workers only cost
     ".*treespec, LeafSpec.* is deprecated",  # inside Lightning
     "Found .* module.* in eval mode at the start of training",
+    "It is recommended to use .*sync_dist=True",  # callbacks log what is already summed over ranks
+    "Detected an existing checkpoint in .*, overwriting",  # sharded last.ckpt and best.ckpt are written again and again
 )
 CONTENTS = {
     "curves.png": "the curves of this run",
@@ -94,7 +97,7 @@ def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     shown = ("val/loss", "val/bits_per_byte", "routing/srp@16", "routing/load_cv", "routing/domain_specialization")
     scores = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]
     log.info("finished step %d: %s", trainer.global_step, ", ".join(scores))
-    if any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
+    if (run_dir / "metrics.csv").exists():  # not where all steps were done before
         save_curves(run_dir)
     log.info("run directory: %s", run_dir)
     for name, meaning in CONTENTS.items():

@@ -1,6 +1,7 @@
 import torch
 
-from moe_toy.balance.base import LoadBalancer, assignment_counts
+from moe_toy.balance.base import LoadBalancer
+from moe_toy.balance.counts import assignment_counts
 from tests.balance.test_auxiliary import random_routing
 
 

@@ -1,11 +1,9 @@
 import pytest
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import ProgressBar
-from omegaconf import OmegaConf
 
 import train
 from moe_toy.callbacks.progress import TrainingProgress
-from moe_toy.command_line import run_name
 from tests.paths import CONF
 
 
@@ -17,7 +15,6 @@ def test_only_loss_and_speed_are_shown(trainer, recorder, monkeypatch):
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_bar_can_be_turned_off(enabled, tmp_path):
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [f"trainer.enable_progress_bar={str(enabled).lower()}", f"run_dir={tmp_path}", "name=test"]
         callbacks = train.build_callbacks(compose("train", overrides))

@@ -106,7 +106,7 @@ def test_domains_meet_by_name(make_trace):
 
 def test_without_domains_everything_is_pooled(make_trace):
     tables = analyze(replace(make_trace(), domain_ids=None))
-    assert all(table.domain.isna().all() for name, table in tables.items() if name != "specialization")
+    assert all(table.domain.isna().all() for table in tables.values() if "domain" in table)
     assert tables["specialization"].query("kind == 'domain'").value.isna().all()
 
 
@@ -118,6 +118,15 @@ def test_optional_vocabulary_kinds(make_trace):
     trace = replace(make_trace(), predicted_ids=None)
     assert set(analyze(trace)["specialization"].kind) == {"domain", "input", "target"}
     assert set(analyze(replace(trace, vocab_size=None))["specialization"].kind) == {"domain"}
+
+
+def test_the_strongest_tokens_of_an_expert_are_those_it_leads_most(trace_of):
+    """Expert 1 leads token 0 always; token 7 goes to expert 0 twice of three times."""
+    trace = replace(trace_of([(1,), (1,), (0,), (0,), (1,)], num_experts=2), vocab_size=10)
+    trace = replace(trace, token_ids=torch.tensor([[0, 0, 7, 7, 7]]))
+    tokens = analyze(trace, segment_lengths=(2,), min_token_count=2)["tokens"]
+    rows = tokens[tokens.kind == "input"][["expert", "rank", "token_id", "strength"]].to_numpy().tolist()
+    assert rows == [[0, 0, 7, pytest.approx(2 / 3)], [1, 0, 0, 1.0]]
 
 
 def test_intervals_hold_the_score_at_model_and_layer_level(golden_named):

@@ -12,6 +12,13 @@ def test_rotation_makes_scores_depend_on_distance_only():
     assert (scores[0, 0, 7, 4] - scores[0, 0, 7, 3]).abs() > 1e-3
 
 
+def test_rotation_is_as_exact_in_bf16_as_its_result():
+    x, table = torch.randn(1, 1, 300, 8).bfloat16(), rotary_table(300, 8, 10000.0)
+    rotated = rotate(x, table)
+    assert rotated.dtype == torch.bfloat16
+    assert torch.equal(rotated, rotate(x.float(), table).bfloat16())
+
+
 def test_attention_never_looks_ahead(make_config):
     torch.manual_seed(0)
     attention, table = Attention(make_config()), rotary_table(6, 8, 10000.0)

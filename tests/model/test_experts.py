@@ -23,7 +23,7 @@ def problem(make_config):
     torch.manual_seed(0)
     config = make_config(num_experts=8, top_k=3)
     experts = Experts(config).double()
-    init_matrices(experts, 0.5)
+    init_matrices(experts, 0.5, seed=0)
     x = torch.randn(2, 5, config.hidden_size, dtype=torch.float64, requires_grad=True)
     expert_ids = torch.rand(2, 5, 7).argsort(-1)[..., :3]  # expert 7 is never chosen
     weights = torch.rand(2, 5, 3, dtype=torch.float64, requires_grad=True)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.model.transformer import MoETransformer
@@ -62,3 +63,39 @@ def test_shared_expert_serves_every_token(make_config):
 def test_z_loss_enters_the_objective_summed_over_layers(make_config):
     output = make_model(make_config(num_layers=3, z_loss_coefficient=0.5))(torch.randint(50, (2, 5)))
     torch.testing.assert_close(output.aux_loss.detach(), 0.5 * 3 * output.aux_terms["z_loss"])
+
+
+def test_the_loss_alone_equals_the_loss_of_the_logits_in_value_and_gradient(make_config):
+    model, tokens = make_model(make_config(z_loss_coefficient=0.1)).double(), torch.randint(50, (3, 9))
+    output = model(tokens)
+    expected = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    only = model(tokens, only_loss=True)
+    assert only.logits is None
+    torch.testing.assert_close(only.loss, expected)
+    gradients = [torch.autograd.grad(o, model.parameters()) for o in (expected, only.loss)]
+    for of_logits, of_loss in zip(*gradients, strict=True):
+        torch.testing.assert_close(of_loss, of_logits)
+    assert torch.equal(only.trace.expert_ids, output.trace.expert_ids)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_experts": 4}, {"top_k": 4}, {"num_shared_experts": 8}, {"num_leading_dense_layers": 1}],
+    ids=str,
+)
+def test_variants_of_one_seed_share_the_initial_weights_of_their_common_parts(make_config, changes):
+    plain, variant = (dict(make_model(config).named_parameters()) for config in (make_config(), make_config(**changes)))
+    common = {name for name in plain if name in variant and plain[name].shape == variant[name].shape}
+    assert {"embedding.weight", "unembedding.weight", "blocks.0.attention.qkv.weight"} <= common
+    for name in common:
+        assert torch.equal(plain[name], variant[name]), name
+
+
+def test_other_seeds_and_other_parts_draw_other_weights(make_config):
+    model = make_model(make_config())
+    torch.manual_seed(1)
+    other = MoETransformer(model.config, model.balancer)
+    assert not torch.equal(model.embedding.weight, other.embedding.weight)
+    assert not torch.equal(model.embedding.weight, model.unembedding.weight)
+    assert not torch.equal(model.blocks[0].attention.qkv.weight, model.blocks[1].attention.qkv.weight)
+    assert model.embedding.weight.std().item() == pytest.approx(model.config.init_std, rel=0.1)

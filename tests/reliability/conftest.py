@@ -4,10 +4,8 @@ import random
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 import train
-from moe_toy.command_line import run_name
 from moe_toy.training.lit_moe import LitMoE
 from tests.callbacks.conftest import curves, subject, trace  # noqa: F401
 from tests.model.conftest import make_config  # noqa: F401
@@ -34,7 +32,6 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(texts, cache):
     """`run(folder, "trainer.max_steps=3")`: train there; the folder may hold a run already."""
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
 
     def train_in(run_dir, *overrides: str):
         run_dir.mkdir(exist_ok=True)

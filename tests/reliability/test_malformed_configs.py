@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from moe_toy.command_line import explain, run_name
+from moe_toy.command_line import explain
 from tests.paths import CONF, ROOT
 
 MAY_BE_ANYTHING = {"name", "run_dir", "model.moe", "trainer.devices"}
@@ -17,7 +17,6 @@ MAY_BE_ANYTHING |= {f"logger.wandb.{key}" for key in ("group", "job_type", "tags
 
 
 def default_config() -> DictConfig:
-    OmegaConf.register_new_resolver("name_of", run_name, replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", ["run_dir=nowhere", "name=test"])
 

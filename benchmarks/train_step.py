@@ -1,0 +1,143 @@
+"""Speed of a training step on a CPU, ours and that of transformers' OlmoeForCausalLM.
+
+    python benchmarks/train_step.py [nano|small] [--pairs 5] [--steps 3] [--threads 2]
+
+A step is forward, next-token cross-entropy, backward, clipping and fused AdamW on random tokens: the same shape, batch,
+threads, optimizer and clipping on each side, no balance loss. Each contender lives in a process of its own, as a user
+would run it (ours sets the allocator as train.py does). They take turns, A B C A B C, and every ratio compares
+neighbours, so that a machine that slows down slows both. GEMM peak: the best of square fp32 products in the same run.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from step_shape import SHAPES, StepShape
+
+CONTENDERS = ("moe_toy", "grouped_mm", "eager")
+PEERS = {"grouped_mm": "transformers, default (grouped_mm)", "eager": "transformers, eager experts"}
+
+
+def make_step(contender: str, shape: StepShape) -> Callable[[], None]:
+    import torch
+
+    torch.manual_seed(0)
+    if contender == "moe_toy":
+        import our_step as side
+
+        from moe_toy.training.allocator import keep_freed_memory
+
+        keep_freed_memory()
+        model = side.build(shape)
+    else:
+        import peer_olmoe as side
+
+        model = side.build(shape, contender)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+
+    def step() -> None:
+        token_ids = torch.randint(shape.vocab_size, (shape.batch_size, shape.sequence_length))
+        side.loss(model, token_ids).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def serve(pipe: Connection, contender: str, shape: StepShape, threads: int) -> None:
+    """Answer each number of steps with their median seconds, of wall and of CPU time, and the peak memory in MB."""
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    import torch
+
+    torch.set_num_threads(threads)
+    step = make_step(contender, shape)
+    while steps := pipe.recv():
+        wall, cpu = [], []
+        for _ in range(steps):
+            start, cpu_start = time.perf_counter(), time.process_time()
+            step()
+            wall.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - cpu_start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        pipe.send((statistics.median(wall), statistics.median(cpu), peak))
+
+
+def gemm_peak(threads: int, size: int = 2048, runs: int = 5) -> float:
+    """Floating-point operations per second."""
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = torch.randn(2, size, size)
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)
+
+
+def gemm_operations(shape: StepShape) -> int:
+    """Of the matrix products of one step: forward and twice that backward; attention scores not counted."""
+    head_size = shape.hidden_size // shape.num_heads
+    attention = 2 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.num_kv_heads * head_size
+    experts = 3 * shape.hidden_size * shape.ffn_budget // shape.num_experts * shape.top_k
+    per_token = shape.num_layers * (attention + experts + shape.hidden_size * shape.num_experts)
+    per_token += shape.hidden_size * shape.vocab_size
+    return 2 * 3 * per_token * shape.batch_size * shape.sequence_length
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("shape", nargs="?", default="small", choices=SHAPES)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="steps per turn")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--contenders", nargs="*", default=CONTENDERS, choices=CONTENDERS)
+    arguments = parser.parse_args()
+    shape, threads = SHAPES[arguments.shape], arguments.threads
+    context = multiprocessing.get_context("spawn")
+    pipes = {}
+    for contender in arguments.contenders:
+        pipes[contender], end = context.Pipe()
+        context.Process(target=serve, args=(end, contender, shape, threads)).start()
+
+    def turn(contender: str, steps: int) -> tuple[float, float, float]:
+        pipes[contender].send(steps)
+        return pipes[contender].recv()
+
+    for contender in pipes:
+        turn(contender, 2)  # warm up
+    peak = gemm_peak(threads)
+    turns = [{contender: turn(contender, arguments.steps) for contender in pipes} for _ in range(arguments.pairs)]
+    for pipe in pipes.values():
+        pipe.send(0)
+    report(arguments.shape, threads, turns, peak)
+
+
+def report(name: str, threads: int, turns: list[dict[str, tuple[float, float, float]]], peak: float) -> None:
+    shape = SHAPES[name]
+    tokens = shape.batch_size * shape.sequence_length
+    print(
+        f"{name}: {tokens} tokens, {threads} threads, medians of {len(turns)} turns, GEMM peak {peak / 1e9:.0f} GFLOP/s"
+    )
+    print(f"{'':36}{'ms':>6}{'tokens/s':>10}{'of peak':>9}{'MB':>6}   ours is faster by (wall, CPU)")
+    for contender in turns[0]:
+        wall = statistics.median(turn[contender][0] for turn in turns)
+        memory = max(turn[contender][2] for turn in turns)
+        share = gemm_operations(shape) / wall / peak
+        line = f"{PEERS.get(contender, contender):36}{wall * 1e3:6.0f}{tokens / wall:10.0f}{share:9.0%}{memory:6.0f}"
+        if contender in PEERS and "moe_toy" in turns[0]:
+            ratios = [statistics.median(t[contender][i] / t["moe_toy"][i] for t in turns) for i in range(2)]
+            line += "   " + ", ".join(f"{ratio:.2f}x" for ratio in ratios)
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

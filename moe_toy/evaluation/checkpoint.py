@@ -1,0 +1,111 @@
+"""A run of `train.py`, or one of its checkpoints, as a model to evaluate."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hydra.utils import instantiate
+from jaxtyping import Int
+from torch import Tensor
+
+from moe_toy.balance.base import LoadBalancer
+from moe_toy.balance.loss_free import LossFreeBias
+from moe_toy.errors import UserError
+from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, file_state
+from moe_toy.model.config import ModelConfig
+from moe_toy.model.transformer import MoETransformer
+from moe_toy.training.checkpoint import BALANCER, load_checkpoint, model_config, model_state
+from moe_toy.training.lit_moe import next_token_losses
+
+KEY = "target.path"
+LAST = Path("checkpoints") / "last.ckpt"
+
+
+class CheckpointTarget(ModelTarget):
+    """`path` is a run directory, whose last checkpoint is taken, or a checkpoint.
+
+    The checkpoint holds the model's own config; `config.yaml` of its run names the tokenizer and the balancing scheme.
+    """
+
+    kind = "checkpoint"
+
+    def __init__(self, *, path: str | Path | None, device: str | None, batch_size: int) -> None:
+        if path is None:
+            raise UserError("target.path is not set; give a run directory of train.py or a .ckpt file")
+        is_run = (Path(path) / LAST).exists()
+        self.source = str(path)
+        self.path = Path(path) / LAST if is_run else Path(path)
+        self.name = Path(path).resolve().name if is_run else self.path.stem
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.batch_size = batch_size
+
+    def check(self) -> None:
+        self._config()
+
+    def identity(self) -> dict[str, Any]:
+        return {"file": str(self.path.resolve()), "state": file_state(self.path)}
+
+    def tokenizer(self) -> Path:
+        if "data" not in self._run_config:
+            raise UserError(
+                f"{self.path} lies in no run directory with a config.yaml, so its tokenizer is unknown; give "
+                "data.tokenizer=FILE.json"
+            )
+        path = instantiate(self._run_config["data"]).tokenizer_file
+        if not path.is_file():
+            raise UserError(f"the tokenizer of {self.source} is not at {path} any more; give data.tokenizer=FILE.json")
+        return path
+
+    def limits(self) -> Limits:
+        config = self._config()
+        return Limits(config.vocab_size, config.max_seq_len)
+
+    def load(self) -> LoadedModel:
+        config, weights = self._config(), model_state(load_checkpoint(self.path, KEY))
+        model = MoETransformer(config, self._balancer(config, weights))
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UserError(f"{self.path} does not fit the model it names: {error}") from error
+        return Checkpoint(model.to(self.device).eval())
+
+    def _config(self) -> ModelConfig:
+        return model_config(load_checkpoint(self.path, KEY))
+
+    def _balancer(self, config: ModelConfig, weights: dict[str, Tensor]) -> LoadBalancer:
+        """Only schemes with a saved state, such as a bias on the selection, matter to a trained model."""
+        sizes = {"num_layers": len(config.moe_layers), "num_experts": config.moe.num_experts}
+        saved = {name for name in weights if name.startswith(BALANCER)}
+        if not saved:
+            return LoadBalancer(**sizes)
+        if "balance" in self._run_config:
+            return instantiate(self._run_config["balance"], **sizes)
+        if saved == {f"{BALANCER}bias"}:
+            return LossFreeBias(rate=1.0, **sizes)  # the rate matters to training only
+        raise UserError(
+            f"{self.path} was trained with a balancing scheme whose settings are in the config.yaml of its run "
+            "directory, which is not there; leave the checkpoint in its run directory"
+        )
+
+    @cached_property
+    def _run_config(self) -> dict[str, Any]:
+        path = self.path.parent.parent / "config.yaml"
+        return yaml.safe_load(path.read_text()) if path.is_file() else {}
+
+
+class Checkpoint(LoadedModel):
+    def __init__(self, model: MoETransformer) -> None:
+        self.model = model
+        self.vocab_size = model.config.vocab_size
+        self.total_parameters = model.config.total_parameters
+        self.active_parameters = model.config.active_parameters
+
+    @torch.inference_mode()
+    def observe(self, token_ids: Int[Tensor, "batch seq"]) -> Observation:
+        token_ids = token_ids.to(self.model.rotation.device)
+        output = self.model(token_ids)
+        return Observation(output.trace, next_token_losses(output.logits, token_ids))

@@ -1,0 +1,112 @@
+"""The same measurements in Python: one call from a model to pandas tables."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from moe_toy.data.corpus import data_root
+from moe_toy.data.domains import CorpusDomains, FileDomains, TextSource
+from moe_toy.errors import UserError
+from moe_toy.evaluation.checkpoint import Checkpoint, CheckpointTarget
+from moe_toy.evaluation.evaluation import Evaluation
+from moe_toy.evaluation.huggingface import HuggingFaceTarget
+from moe_toy.evaluation.pretrained_model import PretrainedModel
+from moe_toy.evaluation.router_hooks import family_of
+from moe_toy.evaluation.samples import Samples
+from moe_toy.evaluation.settings import MetricSettings
+from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget
+from moe_toy.evaluation.trace_files import TraceTarget
+from moe_toy.model.transformer import MoETransformer
+from moe_toy.routing import RoutingTrace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALL_TEXT = 1 - 2**-53
+"""As the share of documents to validate on: so close to 1 that none is left out."""
+
+
+def evaluate(
+    model: Any,
+    data: TextSource | str | Path | None = None,
+    *,
+    tokenizer: str | Path | None = None,
+    samples: int = 64,
+    length: int = 512,
+    batch_size: int = 8,
+    **settings: Any,
+) -> dict[str, pd.DataFrame]:
+    """The tables of `moe_toy.results`.
+
+    `model` is a run directory or .ckpt file of train.py, a folder or hub name of a transformers model, a trace file or
+    a folder of them, a `RoutingTrace`, or a model in memory, ours or of transformers, which needs `tokenizer` (a
+    tokenizer.json or a hub name). `data` is a folder with a sub-folder or file per domain; None is the corpus.
+    `samples` blocks of `length` tokens are read from each domain. `settings` are those of `MetricSettings`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        target = target_of(model, Path(folder), tokenizer, batch_size)
+        text = None
+        if not isinstance(target, TraceTarget):
+            target.check()
+            source = source_of(data)
+            text = Samples(source, tokenizer or target.tokenizer(), data_root(None), per_domain=samples, length=length)
+        out_dir = Path(folder) / "results"
+        evaluation = Evaluation(target, text, MetricSettings(**settings), out_dir, name=None, save_trace=False)
+        evaluation.prepare()
+        return evaluation.run().tables
+
+
+def target_of(model: Any, folder: Path, tokenizer: str | Path | None, batch_size: int) -> ModelTarget | TraceTarget:
+    if isinstance(model, RoutingTrace):
+        model.save(folder / "trace.safetensors")
+        model = folder / "trace.safetensors"
+    if not isinstance(model, str | Path):
+        return ModelInMemory(model, batch_size)
+    path = Path(model)
+    if path.suffix == ".ckpt" or (path / "checkpoints").is_dir():
+        return CheckpointTarget(path=path, device=None, batch_size=batch_size)
+    if path.exists() and not (path / "config.json").exists():
+        return TraceTarget(path=path, num_experts=None, sequence_length=512, tokenizer=tokenizer)
+    return HuggingFaceTarget(path=model, batch_size=batch_size)
+
+
+def source_of(data: TextSource | str | Path | None) -> TextSource:
+    if isinstance(data, TextSource):
+        return data
+    if data is None:
+        return CorpusDomains(root=None, archives=None)
+    return FileDomains(path=data, validation_fraction=ALL_TEXT, max_characters=20_000)
+
+
+class ModelInMemory(ModelTarget):
+    kind = "memory"
+
+    def __init__(self, model: torch.nn.Module, batch_size: int) -> None:
+        self.model = model
+        self.name = self.source = type(model).__name__
+        self.batch_size = batch_size
+
+    def check(self) -> None:
+        if not hasattr(self.model, "config"):
+            raise UserError(f"a {self.name} is no model that evaluate knows; pass one of ours or of transformers")
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def tokenizer(self) -> Path:
+        raise UserError("a model in memory does not name its tokenizer; pass tokenizer=")
+
+    def limits(self) -> Limits:
+        if isinstance(self.model, MoETransformer):
+            return Limits(self.model.config.vocab_size, self.model.config.max_seq_len)
+        text = self.model.config.get_text_config()
+        return Limits(text.vocab_size, getattr(text, "max_position_embeddings", None))
+
+    def load(self) -> LoadedModel:
+        if isinstance(self.model, MoETransformer):
+            return Checkpoint(self.model.eval())
+        return PretrainedModel(self.model, family_of(self.model.config.model_type))

@@ -1,0 +1,57 @@
+"""The folder of one evaluation: refused while it holds anything else, so that nothing is ever overwritten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from moe_toy.errors import UserError
+
+IDENTITY = "evaluation.json"
+TRACES = "traces"
+
+
+class OutputFolder:
+    """`evaluation.json` says whose results these are; `traces/` holds finished domains until all are measured."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.traces = path / TRACES
+
+    def check(self, identity: dict[str, Any]) -> None:
+        """Raise `UserError` unless the folder is new, empty or of the same evaluation."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"out_dir={self.path} is a file; choose a folder")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        try:
+            held = json.loads((self.path / IDENTITY).read_text())
+        except (FileNotFoundError, ValueError):
+            raise UserError(f"out_dir={self.path} holds files of something else; choose another out_dir") from None
+        difference = first_difference(held, json.loads(json.dumps(identity)))
+        if difference is not None:
+            raise UserError(
+                f"out_dir={self.path} holds the results of another evaluation ({difference}); choose another out_dir"
+            )
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        self.check(identity)
+        self.path.mkdir(parents=True, exist_ok=True)
+        part = self.path / f"{IDENTITY}.part"
+        part.write_text(json.dumps(identity, indent=2) + "\n")
+        part.replace(self.path / IDENTITY)
+
+    def remove_traces(self) -> None:
+        shutil.rmtree(self.traces, ignore_errors=True)
+
+
+def first_difference(held: Any, given: Any, key: str = "") -> str | None:
+    if isinstance(held, dict) and isinstance(given, dict):
+        inner = (
+            first_difference(held.get(name), given.get(name), f"{key}.{name}" if key else name)
+            for name in dict.fromkeys([*held, *given])
+        )
+        return next((difference for difference in inner if difference), None)
+    return None if held == given else f"{key} {held} there, {given} now"

@@ -1,0 +1,71 @@
+"""The text of an evaluation: the first blocks of every domain, tokenised for the model at hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from moe_toy.data.domains import TextSource
+from moe_toy.data.packing import first_blocks, token_streams, tokenize
+from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer
+from moe_toy.errors import UserError
+
+
+class Samples:
+    """`per_domain` validation blocks of `length` tokens of every domain of `source`.
+
+    Documents follow one another, each ended by EOS, and are cut into blocks; what one tokenizer made of one text is
+    kept under `root`.
+    """
+
+    def __init__(
+        self, source: TextSource, tokenizer: Path | str, root: Path, *, per_domain: int = 64, length: int = 512
+    ) -> None:
+        self.source = source
+        self.root = root
+        self.per_domain = per_domain
+        self.length = length
+        self._tokenizer_name = str(tokenizer)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return self.source.domains
+
+    def prepare(self) -> None:
+        """Assemble and tokenise what is missing; raises `UserError` for want of text, network or disk."""
+        self.source.check()
+        self.source.prepare()
+        try:
+            options = {"name": self._tokenizer_name, "vocab_size": 0, "sample_bytes": 0}  # of training one
+            self.tokenizer = Tokenizer.load(prepare_tokenizer(self.source, root=self.root, **options))
+            tokenize(self.source, self.tokenizer, self.root, splits=("validation",))
+        except OSError as error:
+            raise UserError(
+                f"cannot keep tokens under {self.root} ({error}); choose another with MOE_TOY_DATA"
+            ) from error
+        streams = token_streams(self.source, self.tokenizer, self.root)["validation"]
+        self._streams = dict(zip(self.domains, streams, strict=True))
+        self._blocks = first_blocks(self._streams, self.length, self.per_domain, logging.INFO)
+
+    def count(self, domain: str) -> int:
+        return self._blocks[domain]
+
+    def batches(self, domain: str, batch_size: int) -> Iterator[Int[Tensor, "batch seq"]]:
+        blocks = [self._streams[domain].block(index, self.length) for index in range(self._blocks[domain])]
+        return iter(torch.stack(blocks).split(batch_size))
+
+    def identity(self) -> dict[str, Any]:
+        """JSON that is equal for equal samples."""
+        return {
+            "text": self.source.fingerprint(),
+            "domains": list(self.domains),
+            "tokenizer": self.tokenizer.fingerprint,
+            "samples_per_domain": self.per_domain,
+            "sequence_length": self.length,
+        }

@@ -1,0 +1,34 @@
+"""What is measured. The defaults are the paper's choices, where those fit fewer sequences."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from moe_toy.metrics.cache import Cold
+
+Lengths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class MetricSettings:
+    segment_lengths: Lengths = (4, 16, 64, 256)
+    cache_stride: PositiveInt = 4
+    """Caches are simulated on every n-th sequence of a domain. The paper takes 16, but of 2048 sequences."""
+    cold: Cold = "hit"
+    intervals: bool = True
+    """95 % bounds from 1000 resamples of whole sequences."""
+    min_token_count: PositiveInt = 20
+    """Rarer token ids say nothing about the vocabulary of an expert."""
+    domain_floor: NonNegativeFloat = 1e-5
+    null_samples: PositiveInt = 4
+    """Sequences of each domain that the null models shuffle."""
+    null_repeats: PositiveInt = 1
+    text_tokens: PositiveInt = 128
+    """Length of the passage of each domain that is kept with its experts."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"segment_lengths": list(self.segment_lengths)}

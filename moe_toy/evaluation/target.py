@@ -1,0 +1,77 @@
+"""What can be evaluated: a model that is fed text (`ModelTarget`), or routing recorded elsewhere (`trace_files.py`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from moe_toy.routing import RoutingTrace
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one batch shows of a model."""
+
+    trace: RoutingTrace
+    token_losses: Float[Tensor, "batch target"] | None
+    """Nats of each token but the first; None where the model does not predict the next token."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model can read."""
+
+    vocab_size: int
+    max_seq_len: int | None
+    """None: any length."""
+
+
+class LoadedModel(ABC):
+    """A model ready to be fed. Parameters are None where unknown."""
+
+    vocab_size: int
+    total_parameters: int | None
+    active_parameters: int | None
+
+    @abstractmethod
+    def observe(self, token_ids: Int[Tensor, "batch seq"]) -> Observation: ...
+
+
+class ModelTarget(ABC):
+    """Where a model comes from. Nothing is loaded before `load`."""
+
+    kind: str
+    name: str
+    source: str
+    """Path or hub name, as given."""
+    batch_size: int
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `UserError` for what can be seen without loading the model."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides the routing of a token: JSON that is equal for equal models."""
+
+    @abstractmethod
+    def tokenizer(self) -> Path | str:
+        """A tokenizer.json or a hub name; raises `UserError` where the target has none."""
+
+    @abstractmethod
+    def limits(self) -> Limits:
+        """Known without loading the model."""
+
+    @abstractmethod
+    def load(self) -> LoadedModel: ...
+
+
+def file_state(path: Path) -> list[int]:
+    """Size and time of change stand for the content of a large file."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,87 @@
+"""Routing recorded elsewhere: our trace files, or routed experts as inference engines return them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from moe_toy.errors import UserError
+from moe_toy.evaluation.routed_experts import IMPORTED, import_routed_experts
+from moe_toy.evaluation.target import file_state
+from moe_toy.trace_file import FORMAT, check_format
+
+OURS = ".safetensors"
+
+
+class TraceTarget:
+    """`path` is a file or a folder of files; a file that names no domains is a domain with the name of the file.
+
+    `num_experts` and `sequence_length` are for arrays of routed experts only, which do not say. With `tokenizer`, a
+    tokenizer.json, the report shows the text of tokens.
+    """
+
+    kind = "trace"
+
+    def __init__(
+        self, *, path: str | Path | None, num_experts: int | None, sequence_length: int, tokenizer: str | Path | None
+    ) -> None:
+        if path is None:
+            raise UserError("target.path is not set; give a trace file or a folder of them")
+        self.source = str(path)
+        self.path = Path(path)
+        self.name = self.path.resolve().stem
+        self.num_experts = num_experts
+        self.sequence_length = sequence_length
+        self.tokenizer = None if tokenizer is None else Path(tokenizer)
+
+    def check(self) -> None:
+        for file in self._files():
+            if is_ours(file):
+                check_format(file, metadata_of(file))
+            elif self.num_experts is None:
+                raise UserError(f"{file} holds routed experts, which do not say of how many; give target.num_experts")
+        if self.tokenizer is not None and not self.tokenizer.is_file():
+            raise UserError(f"target.tokenizer={self.tokenizer}: no such file; give a tokenizer.json")
+
+    def identity(self) -> dict[str, Any]:
+        options = {"num_experts": self.num_experts, "sequence_length": self.sequence_length}
+        return {"files": {str(file.resolve()): file_state(file) for file in self._files()}, **options}
+
+    def record(self, folder: Path) -> list[Path]:
+        """Trace files of ours: the given ones, or in `folder` what was made of others."""
+        return [file if is_ours(file) else self._imported(file, folder) for file in self._files()]
+
+    def _imported(self, file: Path, folder: Path) -> Path:
+        made = folder / f"{file.name.split('.')[0]}{OURS}"
+        if not made.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            trace = import_routed_experts(file, num_experts=self.num_experts, sequence_length=self.sequence_length)
+            trace.save(made)
+        return made
+
+    def _files(self) -> list[Path]:
+        if self.path.is_file():
+            return [self.path]
+        if not self.path.is_dir():
+            raise UserError(f"target.path={self.source} does not exist; give a trace file or a folder of them")
+        files = sorted(f for f in self.path.iterdir() if f.suffix in IMPORTED and not f.name.endswith(".tokens.npy"))
+        if not files:
+            raise UserError(f"target.path={self.source} holds no trace ({', '.join(IMPORTED)}); give another folder")
+        return files
+
+
+def is_ours(file: Path) -> bool:
+    """Whether it is a trace of ours, of whichever version."""
+    return metadata_of(file).get("format", "").startswith(FORMAT.split("/")[0])
+
+
+def metadata_of(file: Path) -> dict[str, str]:
+    if file.suffix != OURS:
+        return {}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is no readable safetensors file ({error}); write the trace again") from error

@@ -1,0 +1,59 @@
+"""Cross-entropy of a large vocabulary without holding all its logits."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}
+"""How many logits are held at once: on a CPU as many as stay in its cache, on a GPU as many as keep it busy."""
+
+
+def mean_cross_entropy(
+    hidden: Float[Tensor, "token hidden"], weight: Float[Tensor, "vocab hidden"], targets: Int[Tensor, " token"]
+) -> Float[Tensor, ""]:
+    """Mean of `cross_entropy(hidden @ weight.T, targets)`, in nats.
+
+    Gradients are computed with the loss, chunk by chunk, from the same logits and probabilities; the backward pass only
+    scales them. That is possible because the loss is one number.
+    """
+    return _MeanCrossEntropy.apply(hidden, weight, targets)
+
+
+class _MeanCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        device = hidden.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
+        x, w = hidden.to(dtype), weight.to(dtype)
+        total = torch.zeros((), dtype=torch.promote_types(dtype, torch.float32), device=hidden.device)
+        d_hidden, d_weight = torch.empty_like(x), torch.zeros_like(weight)
+        rows = max(1, CHUNK_LOGITS.get(device, CHUNK_LOGITS["cuda"]) // len(weight))
+        for start in range(0, len(hidden), rows):
+            chunk = slice(start, start + rows)
+            target = targets[chunk, None]
+            log_probabilities = (x[chunk] @ w.T).to(total.dtype).log_softmax(-1)
+            total -= log_probabilities.gather(-1, target).sum()
+            if not any(ctx.needs_input_grad):
+                continue
+            d_logits = log_probabilities.exp_()
+            d_logits.scatter_add_(-1, target, d_logits.new_full((), -1).expand_as(target))
+            d_logits = d_logits.to(dtype)
+            torch.mm(d_logits, w, out=d_hidden[chunk])
+            if dtype == weight.dtype:
+                d_weight.addmm_(d_logits.T, x[chunk])
+            else:
+                d_weight += d_logits.T @ x[chunk]
+        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.num_tokens = len(hidden)
+        return total / len(hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor, Tensor, None]:
+        d_hidden, d_weight = ctx.saved_tensors
+        scale = d_loss / ctx.num_tokens
+        return d_hidden * scale, d_weight * scale, None

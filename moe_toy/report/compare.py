@@ -1,0 +1,180 @@
+"""Several evaluated models side by side in one report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moe_toy.errors import UserError
+from moe_toy.report import paper
+from moe_toy.report.correlations import correlations, sch_with_caches, srp_with_sch
+from moe_toy.report.figures import comparison, context
+from moe_toy.report.hit_rates import at_ratio, model_curve
+from moe_toy.report.page import Section, figures, html_table, tiles, write_page
+from moe_toy.report.recommend import recommend
+from moe_toy.results import SUMMARY, Results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TARGET = "runs"
+HEADINGS = {
+    "srp": "SRP",
+    "sch@2": "SCH",
+    "lru@2": "LRU",
+    "lfu@2": "LFU",
+    "recommended_ratio": "recommended",
+    "worst_domain": "worst domain",
+    "num_experts": "experts",
+    "top_k": "active",
+}
+"""Of the ranking on the page."""
+
+
+def write_comparison(folders: Sequence[Path], out_dir: Path) -> Path:
+    """Read evaluated folders and write `report.html`, `summary.json` and tables `models` (one row each, most consistent
+    first), `srp_sch`, `sch_caches` (the correlated pairs) and `correlations`. Returns the path of the report."""
+    folders = list(dict.fromkeys(folders))
+    if len(folders) < 2:
+        raise UserError(f"a comparison needs at least two evaluated folders, not {len(folders)}")
+    if (out_dir / SUMMARY).exists() and Results.load(out_dir).summary.get("target") != TARGET:
+        raise UserError(f"out_dir={out_dir} holds the evaluation of a model; choose another folder for a comparison")
+    models = _by_name(folders)
+    length = _common_length(models)
+    ranking = ranked(models)
+    models = {name: models[name] for name in ranking.model}
+    pairs, real = srp_with_sch(models), sch_with_caches(models)
+    found = correlations(pairs, real)
+    tables = {"models": ranking, "srp_sch": pairs, "sch_caches": real, "correlations": found}
+    summary = {
+        "name": f"{len(models)} models compared",
+        "target": TARGET,
+        "source": [str(folder) for folder in folders],
+        "segment_length": length,
+        "models": list(ranking.model),
+    }
+    Results(summary, tables).save(out_dir)
+    return write_page(
+        out_dir,
+        kicker="Local routing consistency",
+        title=summary["name"],
+        facts=" · ".join(ranking.model),
+        headline=_headline(ranking, found, length),
+        sections=_sections(models, tables, length),
+        footer=paper.CREDIT,
+    )
+
+
+def _by_name(folders: Sequence[Path]) -> dict[str, Results]:
+    """Models of one name are told apart by their folders."""
+    loaded = {folder: Results.load(folder) for folder in folders}
+    for folder, results in loaded.items():
+        if results.summary.get("target") == TARGET:
+            raise UserError(f"{folder} holds a comparison; give the folders of the models that it compares")
+    names = [str(results.summary["name"]) for results in loaded.values()]
+    models = {}
+    for (folder, results), name in zip(loaded.items(), names, strict=True):
+        unique = name if names.count(name) == 1 else f"{name} ({folder})"
+        models[unique] = results if "recommendation" in results.summary else recommend(results)
+    return models
+
+
+def _common_length(models: Mapping[str, Results]) -> int:
+    lengths = {name: results.summary["recommendation"]["segment_length"] for name, results in models.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise UserError(f"models are scored over segments of different lengths ({listed}); evaluate them alike")
+    return next(iter(lengths.values()))
+
+
+def ranked(models: Mapping[str, Results]) -> pd.DataFrame:
+    """One row per model, most consistent first."""
+    import pandas as pd  # half a second
+
+    rows: list[dict[str, Any]] = []
+    for name, results in models.items():
+        summary, found = results.summary, results.summary["recommendation"]
+        curves = {"sch": found["segment_length"], "lru": None, "lfu": None}
+        rates = {
+            f"{policy}@{paper.CACHE_RATIO:g}": float(
+                at_ratio(model_curve(results.tables["cache"], policy, length), paper.CACHE_RATIO).hit_rate
+            )
+            for policy, length in curves.items()
+        }
+        rows.append(
+            {
+                "model": name,
+                "group": found["group"],
+                "srp": found["srp"],
+                "floor": found["srp_floor"],
+                "shuffled": found["srp_shuffled"],
+                **rates,
+                "recommended_ratio": found["cache"]["cache_ratio"] if found["cache"] else None,
+                "worst_domain": found["worst_domain"],
+                "loss": summary.get("loss"),
+                "layers": len(summary["layer_ids"]),
+                "num_experts": summary["num_experts"],
+                "top_k": summary["top_k"],
+            }
+        )
+    return pd.DataFrame(rows).sort_values("srp", ascending=False, ignore_index=True)
+
+
+def _headline(ranking: pd.DataFrame, found: pd.DataFrame, length: int) -> str:
+    best, last = ranking.iloc[0], ranking.iloc[-1]
+    at = found[(found.segment_length == length) & ((found.cache_ratio == 1.5) | (found.y == "lru"))]
+    r = at.set_index("y").r
+    shown = [
+        ("Most consistent", str(best.model), f"SRP {best.srp:.3f} over {length} tokens"),
+        ("Least consistent", str(last.model), f"SRP {last.srp:.3f}"),
+    ]
+    for y, name, rows in (
+        ("sch", "SRP and SCH at ratio 1.5", "models, layers and domains"),
+        ("lru", "SCH and LRU", "models, domains and cache sizes"),
+    ):
+        if not math.isnan(r.get(y, math.nan)):
+            shown.append((f"r of {name}", f"{r[y]:.3f}", f"Pearson, over {rows}"))
+    verdict = f"Of {len(ranking)} models, nearby tokens share their experts most in “{best.model}”."
+    return f'<div class="headline"><p class="verdict">{escape(verdict)}</p>{tiles(shown)}</div>'
+
+
+def _sections(models: Mapping[str, Results], tables: Mapping[str, pd.DataFrame], length: int) -> list[Section]:
+    ranking, found = tables["models"], tables["correlations"]
+    numbers = paper.numbers()
+    consistency = {"By segment length": comparison.srp_by_length(models)}
+    if ranking.loss.notna().any():
+        toys = numbers[numbers.study == "toy"]
+        caption = "What it costs | losses compare where tokenizers are equal"
+        consistency[caption] = comparison.srp_and_loss(ranking, toys, length)
+    if all(results.tables["srp"].domain.notna().any() for results in models.values()):
+        consistency["By domain | percent above or below the model's own SRP"] = comparison.srp_by_domain(models, length)
+    sections = [
+        Section(
+            "Ranking",
+            f"Most consistent first, by SRP over {length} tokens. Hit rates are of a cache of twice the active "
+            "experts. SRP depends on how many of how many experts are active: see the floor.",
+            html_table(ranking.rename(columns=HEADINGS)),
+        ),
+        Section("Consistency", "SRP of each model, by length of segment and by domain.", figures(consistency)),
+        Section(
+            "Caches",
+            "How often a token finds its experts in a cache, and whether SRP foretells it. A dot is a model, layer and "
+            "domain. SCH is correlated with real caches over models, domains and all cache sizes, as in the paper; "
+            "that adds a common trend.",
+            figures(
+                {
+                    "Hit rate by cache size | one cache shared by all layers": comparison.hit_rates(models, length),
+                    "SRP and SCH": comparison.srp_and_sch(tables["srp_sch"], found, length),
+                    "SCH and real caches": comparison.sch_and_caches(found),
+                }
+            ),
+        ),
+    ]
+    if length == paper.SEGMENT_LENGTH:
+        measured = dict(zip(ranking.model, ranking.srp, strict=True))
+        shown = {"SRP and groups G1–G4": context.srp_among_models(numbers, measured)}
+        sections.append(Section("Beside the paper", paper.READING, figures(shown), paper.PRECISION))
+    return sections

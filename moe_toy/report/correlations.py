@@ -1,0 +1,73 @@
+"""How measures go together over models, layers and domains (Liang et al. 2025, arXiv 2505.16056)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import TYPE_CHECKING
+
+import torch
+
+from moe_toy.metrics.correlation import pearson
+from moe_toy.results import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CACHE_RATIOS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+"""At which the paper correlates SRP with SCH; a model has rows where ratio x top_k is a whole number of experts."""
+REAL_CACHES = ("lru", "lfu", "belady")
+
+
+def srp_with_sch(models: Mapping[str, Results]) -> pd.DataFrame:
+    """A row per model, layer, domain, segment length and ratio of `CACHE_RATIOS`: SRP, and SCH of the layer's cache."""
+    import pandas as pd  # half a second
+
+    parts = []
+    for name, results in models.items():
+        srp = _finest(results.tables["srp"].query("level == 'layer'"))
+        cache = results.tables["cache"].query("policy == 'sch' and scope == 'layer'")
+        sch = _finest(cache[cache.cache_ratio.isin(CACHE_RATIOS)]).rename(columns={"hit_rate": "sch"})
+        keys = ["layer", "domain", "segment_length"]
+        parts.append(srp[[*keys, "srp"]].merge(sch[[*keys, "cache_ratio", "sch"]], on=keys).assign(model=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def sch_with_caches(models: Mapping[str, Results]) -> pd.DataFrame:
+    """A row per model, domain, every size of the shared cache, segment length and real policy: SCH and hit rate."""
+    import pandas as pd  # half a second
+
+    parts = []
+    for name, results in models.items():
+        cache = _finest(results.tables["cache"].query("scope == 'model'"))
+        sch = cache[cache.policy == "sch"].rename(columns={"hit_rate": "sch"})
+        real = cache[cache.policy.isin(REAL_CACHES)]
+        keys = ["domain", "capacity"]
+        pairs = sch[[*keys, "segment_length", "sch"]].merge(real[[*keys, "cache_ratio", "policy", "hit_rate"]], on=keys)
+        parts.append(pairs.assign(model=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def correlations(srp_sch: pd.DataFrame, sch_real: pd.DataFrame) -> pd.DataFrame:
+    """Pearson's r of the pairs above as x, y, segment_length, cache_ratio, r, rows. Cache sizes vary within the rows of
+    real caches, as in the paper, which adds a common trend."""
+    import pandas as pd  # half a second
+
+    found = [
+        ("srp", "sch", length, ratio, _pearson(rows.srp, rows.sch), len(rows))
+        for (length, ratio), rows in srp_sch.groupby(["segment_length", "cache_ratio"])
+    ]
+    for policy, length in product(REAL_CACHES, sorted(sch_real.segment_length.unique())):
+        rows = sch_real[(sch_real.policy == policy) & (sch_real.segment_length == length)]
+        found.append(("sch", policy, length, None, _pearson(rows.sch, rows.hit_rate), len(rows)))
+    return pd.DataFrame(found, columns=["x", "y", "segment_length", "cache_ratio", "r", "rows"])
+
+
+def _finest(rows: pd.DataFrame) -> pd.DataFrame:
+    """By domain where there are domains; pooled rows else."""
+    by_domain = rows[rows.domain.notna()]
+    return rows.assign(domain="") if by_domain.empty else by_domain
+
+
+def _pearson(x: pd.Series, y: pd.Series) -> float:
+    return pearson(torch.tensor(x.to_numpy(float)), torch.tensor(y.to_numpy(float))).item()

@@ -1,0 +1,51 @@
+"""The report of one evaluated model: `report.html`, a single file that opens offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from moe_toy.report import paper
+from moe_toy.report.headline import headline
+from moe_toy.report.page import write_page
+from moe_toy.report.recommend import recommend
+from moe_toy.report.sections import SECTIONS
+from moe_toy.results import Results
+
+
+def write_report(results: Results, out_dir: Path) -> Path:
+    """Write `report.html` and return its path; a recommendation that is missing is made. Sections whose tables are
+    absent are left out."""
+    if "recommendation" not in results.summary:
+        results = recommend(results)
+    summary = results.summary
+    return write_page(
+        out_dir,
+        kicker="Local routing consistency",
+        title=str(summary["name"]),
+        facts=_facts(summary),
+        headline=headline(summary),
+        sections=[section for make in SECTIONS if (section := make(results)) is not None],
+        footer=paper.CREDIT,
+    )
+
+
+def _facts(summary: dict[str, Any]) -> str:
+    facts = [
+        f"{summary['target']} {summary['source']}",
+        f"{len(summary['layer_ids'])} MoE layers, {summary['top_k']} of {summary['num_experts']} experts per token",
+    ]
+    if summary.get("total_parameters"):
+        active = summary.get("active_parameters")
+        facts.append(
+            f"{_count(summary['total_parameters'])} parameters" + (f", {_count(active)} active" if active else "")
+        )
+    domains = f"{len(summary['domains'])} domains × " if len(summary["domains"]) > 1 else ""
+    facts.append(f"{domains}{summary['samples_per_domain']} sequences × {summary['sequence_length']} tokens")
+    if summary.get("loss") is not None:
+        facts.append(f"loss {summary['loss']:.3f} nats per token")
+    return " · ".join(facts)
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"

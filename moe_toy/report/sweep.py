@@ -1,0 +1,155 @@
+"""The report of a sweep: which claims hold, and its arms beside each other."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moe_toy.errors import UserError
+from moe_toy.report import paper
+from moe_toy.report.claims import Verdict, check_claims
+from moe_toy.report.figures import context, sweep
+from moe_toy.report.page import Section, figures, html_table, tiles, write_page
+from moe_toy.results import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESULTS = "results.parquet"
+CURVES = {
+    "val/loss": "loss (nats per token)",
+    "routing/srp@16": "SRP over 16 tokens",
+    "routing/load_cv": "global imbalance (CV)",
+    "routing/load_cv@16": "local imbalance (CV within 16 tokens)",
+    "routing/max_violation": "MaxVio",
+    "routing/domain_specialization": "domain specialization",
+    "routing/saturation": "saturation",
+}
+SHOWN = {
+    "arm": "arm",
+    "seeds": "seeds",
+    "total_parameters": "parameters (M)",
+    "active_parameters": "active (M)",
+    "flops_per_token": "FLOPs per token (M)",
+    "val/loss": "loss",
+    "routing/srp@16": "SRP@16",
+    "routing/load_cv": "load CV",
+    "routing/max_violation": "MaxVio",
+}
+
+
+def read_sweep(directory: Path) -> pd.DataFrame:
+    """The results of a sweep's finished arms."""
+    import pandas as pd  # half a second
+
+    try:
+        return pd.read_parquet(directory / RESULTS)
+    except FileNotFoundError:
+        raise UserError(f"{directory} holds no {RESULTS}; give the directory of a sweep with a finished arm") from None
+    except (OSError, ValueError) as error:  # what pyarrow raises on damage
+        raise UserError(f"{directory / RESULTS} is damaged ({error}); run the sweep's command again") from None
+
+
+def write_sweep_report(directory: Path, claims: Path, out_dir: Path) -> pd.DataFrame:
+    """Write `report.html`, `summary.json` and tables `arms` and `claims` to `out_dir`; returns the claims."""
+    results = read_sweep(directory)
+    checked = check_claims(results, claims)
+    verdicts = checked.drop_duplicates("claim").set_index("claim").claim_verdict
+    summary = {
+        "name": directory.name,
+        "target": "sweep",
+        "source": str(directory),
+        "seeds": sorted(int(seed) for seed in results.seed.unique()),
+        "arms": list(results.arm.unique()),
+        "claims": {claim: str(verdict) for claim, verdict in verdicts.items()},
+    }
+    Results(summary, {"arms": _arms(results), "claims": checked}).save(out_dir)
+    write_page(
+        out_dir,
+        kicker="Sweep",
+        title=directory.name,
+        facts=f"{results.arm.nunique()} arms × {results.seed.nunique()} seeds, {len(results)} runs finished",
+        headline=_headline(verdicts),
+        sections=[_claims(checked), *_measured(results, directory)],
+        footer="Figures of the paper are from Liang et al. 2025, arXiv 2505.16056, read from its plots.",
+    )
+    return checked
+
+
+def _headline(verdicts: pd.Series) -> str:
+    counts = [
+        (str(verdict), str((verdicts == verdict).sum()), ", ".join(verdicts.index[verdicts == verdict]) or "none")
+        for verdict in Verdict
+    ]
+    sentence = f"Of {len(verdicts)} findings of the paper, {counts[0][1]} hold and {counts[1][1]} fail in this sweep."
+    return f'<div class="headline"><p class="verdict">{escape(sentence)}</p>{tiles(counts)}</div>'
+
+
+def _claims(checked: pd.DataFrame) -> Section:
+    columns = ["claim", "says", "comparison", "verdict", "estimate", "ci_low", "ci_high", "claimed", "effect_size"]
+    return Section(
+        "Claims",
+        "Each comparison with its mean over seeds and 95 % interval. It holds if the interval lies where it is claimed "
+        "to be, fails if it lies outside, and stays open across the edge. A claim holds if all its comparisons do.",
+        html_table(checked[columns].replace({math.inf: None, -math.inf: None})),
+    )
+
+
+def _measured(results: pd.DataFrame, directory: Path) -> list[Section]:
+    """Nothing where runs logged no validation."""
+    if sweep.SRP not in results:
+        return []
+    numbers = paper.numbers()
+    published = numbers[numbers.study == "toy"].set_index("model").srp_16.rename(paper.ARM_OF_MODEL).to_dict()
+    sch = results.rename(columns={sweep.SRP: "srp_16", "routing/sch@16/ratio_1.5": "sch_1.5"}).assign(model=results.arm)
+    balance = {
+        "Local": sweep.srp_and_imbalance(results, sweep.LOCAL, "local imbalance (CV within 16 tokens)"),
+        "Global": sweep.srp_and_imbalance(results, sweep.GLOBAL, "global imbalance (CV over everything)"),
+        "Loss, balance and consistency | ringed: no arm is better in all three": sweep.loss_balance_and_srp(results),
+    }
+    consistency = {"SRP by arm": sweep.srp_by_arm(results, published)}
+    if "sch_1.5" in sch:
+        consistency["What it buys | one star per run"] = context.sch_and_srp(numbers, sch)
+    return [
+        Section(
+            "Arms",
+            "Means over seeds. Equal text for all; active parameters and FLOPs may differ.",
+            html_table(_arms(results)),
+        ),
+        Section("Consistency", "How well one fixed set of experts could serve 16 tokens.", figures(consistency)),
+        Section("Balance", "What SRP goes with: even use over all text, or within each passage?", figures(balance)),
+        Section(
+            "Specialization",
+            "Over experts: does serving few domains, or few tokens, go with being used in runs?",
+            figures({"By arm": sweep.srp_and_specialization(results)}),
+        ),
+        Section(
+            "Training",
+            "Mean over seeds. A click on a name hides its line.",
+            figures({"By optimiser step": sweep.curves(_histories(results, directory), CURVES, sweep.SRP)}),
+        ),
+    ]
+
+
+def _arms(results: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, costs in millions."""
+    arms = results.groupby("arm", sort=False)
+    means = arms[[key for key in SHOWN if key in results and key != "arm"]].mean()
+    for key in ("total_parameters", "active_parameters", "flops_per_token"):
+        means[key] /= 1e6
+    table = means.join(arms.seed.nunique().rename("seeds")).reset_index()
+    return table[[key for key in SHOWN if key in table]].rename(columns=SHOWN)
+
+
+def _histories(results: pd.DataFrame, directory: Path) -> dict[str, list[pd.DataFrame]]:
+    import pandas as pd  # half a second
+
+    columns = {"step", *CURVES}
+    return {
+        arm: [
+            pd.read_csv(directory / run / "metrics.csv", usecols=lambda name: name in columns) for run in runs.run_dir
+        ]
+        for arm, runs in results.groupby("arm", sort=False)
+    }

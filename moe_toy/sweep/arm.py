@@ -1,0 +1,76 @@
+"""One arm of a sweep: what it varies, its config, and whether its directory belongs to that config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.sweep.record import Record, read_record
+
+SEED = "seed"
+WITHOUT_EFFECT = ("ckpt_path", "threads", "logger", "data.num_workers", "data.root", "trainer.enable_progress_bar")
+"""May differ between the tries of an arm: they change what it computes by rounding at most."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    choices: Mapping[str, str]
+    """What it varies: a value, as on the command line, for each key."""
+    config: dict[str, Any]
+    """Resolved."""
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.config["run_dir"])
+
+    @property
+    def name(self) -> str:
+        """What it varies but for the seed."""
+        choices = {key: value for key, value in self.choices.items() if key != SEED}
+        return choices["arm"] if choices.keys() == {"arm"} else ",".join(f"{k}={v}" for k, v in choices.items())
+
+    @property
+    def seed(self) -> int:
+        return self.config[SEED]
+
+    @property
+    def record(self) -> Record:
+        return read_record(self.directory)
+
+    @cached_property
+    def model(self) -> ModelConfig:
+        return ModelConfig(**{**self.config["model"], "moe": MoEConfig(**self.config["moe"])})
+
+    @property
+    def flops_per_token(self) -> int:
+        return self.model.flops_per_token(self.config["data"]["sequence_length"])
+
+    def changes(self) -> list[str]:
+        """How its config differs from the one that its directory was made with."""
+        try:
+            text = (self.directory / "config.yaml").read_text()
+        except FileNotFoundError:
+            return []
+        saved = yaml.safe_load(text)
+        moved = text.replace(str(saved["run_dir"]), str(self.directory))  # the folder may have been
+        before, now = dict(flat(yaml.safe_load(moved))), dict(flat(self.config))
+        return [
+            f"{key} was {before.get(key, 'absent')}, is now {now.get(key, 'absent')}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{k}." for k in WITHOUT_EFFECT))
+        ]
+
+
+def flat(config: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every leaf of a nested config by its dotted key."""
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            yield from flat(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, config

@@ -1,0 +1,57 @@
+"""`from moe_toy import evaluate`: three lines in a notebook."""
+
+import pandas as pd
+import pytest
+import torch
+
+from moe_toy import evaluate
+from moe_toy.balance.base import LoadBalancer
+from moe_toy.errors import UserError
+from moe_toy.metrics import analyze
+from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.model.transformer import MoETransformer
+from tests.evaluation.conftest import tiny_model
+from tests.metrics.conftest import load_golden, random_trace
+from tests.model.conftest import MODEL, MOE
+
+QUICK = {"segment_lengths": (4, 16), "intervals": False, "cache_stride": 1, "min_token_count": 2}
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("MOE_TOY_DATA", str(tmp_path / "cache"))
+
+
+def test_a_trace_gives_the_tables_of_analyze_and_more():
+    trace = load_golden("sticky_e16k4").trace
+    tables = evaluate(trace, **QUICK)
+    expected = analyze(trace, (4, 16), cache_stride=1, min_token_count=2)
+    for name in ("srp", "cache", "specialization", "load"):
+        pd.testing.assert_frame_equal(tables[name], expected[name])
+    assert {"balance", "nulls", "correlations"} < set(tables)
+
+
+def test_a_trace_without_domains_is_one_domain():
+    assert set(evaluate(random_trace(domains=1, seq=20), **QUICK)["srp"].domain.dropna()) == {"0"}
+
+
+def test_a_transformers_model_in_memory(texts, tokenizer_file):
+    tables = evaluate(tiny_model("mixtral"), texts, tokenizer=tokenizer_file, samples=2, length=32, **QUICK)
+    assert tables["loss"].domain.tolist() == ["fruit", "numbers"]
+
+
+def test_our_model_in_memory(texts, tokenizer_file):
+    config = ModelConfig(**MODEL | {"vocab_size": 300}, moe=MoEConfig(**MOE))
+    model = MoETransformer(config, LoadBalancer(num_layers=2, num_experts=8))
+    tables = evaluate(model, texts, tokenizer=tokenizer_file, samples=2, length=32, **QUICK)
+    assert tables["load"].expert.nunique() == 8
+
+
+def test_a_model_in_memory_needs_a_tokenizer(texts):
+    with pytest.raises(UserError, match="pass tokenizer="):
+        evaluate(tiny_model("mixtral"), texts)
+
+
+def test_something_else_is_no_model(texts):
+    with pytest.raises(UserError, match="a Linear is no model"):
+        evaluate(torch.nn.Linear(2, 2), texts)

@@ -1,0 +1,38 @@
+"""Nothing that lies in a folder is overwritten by another evaluation."""
+
+import pytest
+
+from moe_toy.errors import UserError
+from moe_toy.evaluation.output_folder import OutputFolder
+
+IDENTITY = {"target": {"kind": "trace", "source": "a.safetensors"}, "data": None}
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_new_or_empty_folder_is_claimed(tmp_path, made):
+    folder = OutputFolder(tmp_path / "out")
+    if made:
+        folder.path.mkdir()
+    folder.claim(IDENTITY)
+    folder.check(IDENTITY)  # the same evaluation may go on
+
+
+def test_another_target_is_refused(tmp_path):
+    folder = OutputFolder(tmp_path)
+    folder.claim(IDENTITY)
+    other = {"target": {"kind": "trace", "source": "b.safetensors"}, "data": None}
+    with pytest.raises(UserError, match=r"another evaluation \(target.source a.safetensors there, b.safetensors now\)"):
+        folder.claim(other)
+
+
+def test_other_files_are_left_alone(tmp_path):
+    (tmp_path / "config.yaml").write_text("of a run")
+    with pytest.raises(UserError, match="holds files of something else"):
+        OutputFolder(tmp_path).claim(IDENTITY)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UserError, match="is a file; choose a folder"):
+        OutputFolder(tmp_path / "out").check(IDENTITY)

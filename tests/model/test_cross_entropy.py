@@ -1,0 +1,45 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from moe_toy.model import cross_entropy
+from moe_toy.model.cross_entropy import mean_cross_entropy
+
+
+def problem(dtype):
+    torch.manual_seed(0)
+    hidden = torch.randn(10, 8, dtype=dtype, requires_grad=True)
+    weight = torch.randn(13, 8, dtype=dtype, requires_grad=True)
+    return hidden, weight, torch.randint(13, (10,))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 100])
+def test_any_chunk_size_gives_the_loss_and_gradients_of_all_logits_at_once(monkeypatch, rows):
+    monkeypatch.setitem(cross_entropy.CHUNK_LOGITS, "cpu", 13 * rows)
+    hidden, weight, targets = problem(torch.float64)
+    loss, whole = mean_cross_entropy(hidden, weight, targets), F.cross_entropy(hidden @ weight.T, targets)
+    torch.testing.assert_close(loss, whole)
+    for chunked, reference in zip(
+        torch.autograd.grad(3 * loss, (hidden, weight)), torch.autograd.grad(3 * whole, (hidden, weight)), strict=True
+    ):
+        torch.testing.assert_close(chunked, reference)
+
+
+def test_logits_far_apart_keep_a_finite_loss():
+    hidden = torch.tensor([[300.0]])
+    loss = mean_cross_entropy(hidden, torch.tensor([[1.0], [-1.0]]), torch.tensor([1]))
+    assert loss.item() == pytest.approx(600.0)
+
+
+def test_under_autocast_products_are_bf16_and_the_loss_is_fp32():
+    hidden, weight, targets = problem(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = mean_cross_entropy(hidden, weight, targets)
+    assert loss.dtype == torch.float32
+    whole = F.cross_entropy(hidden @ weight.T, targets)
+    torch.testing.assert_close(loss, whole, atol=0.05, rtol=0.05)
+    for chunked, reference in zip(
+        torch.autograd.grad(loss, (hidden, weight)), torch.autograd.grad(whole, (hidden, weight)), strict=True
+    ):
+        assert chunked.dtype == torch.float32
+        torch.testing.assert_close(chunked, reference, atol=0.02, rtol=0.05)

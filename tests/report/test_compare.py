@@ -1,0 +1,79 @@
+import shutil
+
+import pytest
+
+from moe_toy.errors import UserError
+from moe_toy.report.compare import write_comparison
+from moe_toy.results import Results
+
+
+@pytest.fixture(scope="module")
+def comparison(evaluated, tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp("comparison")
+    return write_comparison(evaluated, out_dir).read_text(), Results.load(out_dir)
+
+
+def test_models_are_ranked_by_consistency(comparison):
+    ranking = comparison[1].tables["models"]
+    assert ranking.srp.is_monotonic_decreasing
+    assert set(ranking.model) == {"small", "top 1", "top 4"}
+    assert ranking.set_index("model").loss.to_dict() == pytest.approx(
+        {"small": float("nan"), "top 1": 3.5, "top 4": 3.4}, nan_ok=True
+    )
+
+
+def test_the_page_shows_every_model_and_r(comparison):
+    text, results = comparison
+    r = results.tables["correlations"].query("y == 'sch' and segment_length == 16 and cache_ratio == 1.5").r.item()
+    assert f">{r:.3f}<" in text
+    assert all(name in text for name in ("small", "top 1", "top 4"))
+    assert "What it costs" in text
+
+
+def test_the_pairs_behind_r_are_kept(comparison):
+    tables = comparison[1].tables
+    assert set(tables) == {"models", "srp_sch", "sch_caches", "correlations"}
+    assert set(tables["srp_sch"].model) == {"small", "top 1", "top 4"}
+
+
+def test_models_of_one_name_are_told_apart(evaluated, tmp_path):
+    shutil.copytree(evaluated[0], tmp_path / "again")
+    write_comparison([evaluated[0], tmp_path / "again"], tmp_path / "out")
+    names = Results.load(tmp_path / "out").summary["models"]
+    assert sorted(names) == sorted([f"small ({evaluated[0]})", f"small ({tmp_path / 'again'})"])
+
+
+def test_one_model_is_no_comparison(evaluated, tmp_path):
+    with pytest.raises(UserError, match="at least two evaluated folders, not 1"):
+        write_comparison(evaluated[:1], tmp_path)
+
+
+def test_an_evaluated_folder_is_not_overwritten(evaluated):
+    with pytest.raises(UserError, match="holds the evaluation of a model; choose another folder"):
+        write_comparison(evaluated, evaluated[1])
+
+
+def test_a_folder_without_evaluation_is_named(evaluated, tmp_path):
+    with pytest.raises(UserError, match="holds no finished evaluation"):
+        write_comparison([evaluated[0], tmp_path], tmp_path / "out")
+
+
+def test_models_of_other_segments_are_refused(evaluated, tmp_path):
+    other = Results.load(evaluated[0])
+    other.summary["recommendation"]["segment_length"] = 64
+    other.save(tmp_path)
+    with pytest.raises(UserError, match="segments of different lengths"):
+        write_comparison([evaluated[1], tmp_path], tmp_path / "out")
+
+
+def test_a_folder_given_twice_counts_once(evaluated, tmp_path):
+    with pytest.raises(UserError, match="at least two evaluated folders, not 1"):
+        write_comparison([evaluated[0], evaluated[0]], tmp_path)
+
+
+def test_a_comparison_is_renewed_but_not_compared(evaluated, tmp_path):
+    write_comparison(evaluated[:2], tmp_path)
+    write_comparison(evaluated, tmp_path)
+    assert len(Results.load(tmp_path).summary["models"]) == 3
+    with pytest.raises(UserError, match="holds a comparison; give the folders of the models"):
+        write_comparison([evaluated[0], tmp_path], tmp_path / "out")

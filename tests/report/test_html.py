@@ -1,0 +1,90 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from moe_toy.report.html import write_report
+from tests.report.make_results import results_of, synthetic_trace
+
+
+def sections(path) -> list[str]:
+    return re.findall(r'<section id="([^"]*)"', path.read_text())
+
+
+EVERYTHING = [
+    "consistency",
+    "caches",
+    "beside-the-paper",
+    "experts",
+    "load-balance",
+    "strongest-tokens",
+    "text",
+]
+
+
+def test_a_report_is_one_small_file(golden_results, tmp_path):
+    path = write_report(golden_results, tmp_path / "report")
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    assert path.stat().st_size < 8e6
+
+
+def test_a_section_for_everything_measured(small_results, tmp_path):
+    path = write_report(small_results, tmp_path)
+    assert sections(path) == EVERYTHING
+    assert "Tokens per second on your device" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("table", "section"), [("balance", "load-balance"), ("tokens", "strongest-tokens"), ("text", "text")]
+)
+def test_what_was_not_measured_is_left_out(small_results, tmp_path, table, section):
+    tables = {name: rows for name, rows in small_results.tables.items() if name != table}
+    path = write_report(replace(small_results, tables=tables), tmp_path)
+    assert section not in sections(path)
+    assert len(sections(path)) == len(EVERYTHING) - 1
+
+
+def test_the_four_tables_of_analyze_are_enough(small_results, tmp_path):
+    tables = {name: small_results.tables[name] for name in ("srp", "cache", "specialization", "load")}
+    path = write_report(replace(small_results, tables=tables), tmp_path)
+    assert len(sections(path)) == 4
+
+
+def test_a_trace_without_domains_has_a_report(tmp_path):
+    trace = replace(synthetic_trace(layers=1, experts=4, top_k=1, domains=1, samples=2, seq=40), domain_ids=None)
+    results = results_of(replace(trace, domains=(), predicted_ids=None), "bare")
+    text = write_report(results, tmp_path).read_text()
+    assert "By domain" not in text
+    assert "2 sequences × 40 tokens" in text
+
+
+def test_a_model_that_uses_all_experts_has_a_report(tmp_path):
+    results = results_of(synthetic_trace(layers=1, experts=4, top_k=4, domains=2, samples=1, seq=40), "dense")
+    assert "1.000" in write_report(results, tmp_path).read_text()
+
+
+def test_other_segment_lengths_are_not_put_beside_the_paper(small_results, tmp_path):
+    srp, cache = small_results.tables["srp"], small_results.tables["cache"]
+    tables = small_results.tables | {
+        "srp": srp[srp.segment_length != 16],
+        "cache": cache[cache.segment_length.isna() | (cache.segment_length != 16)],
+    }
+    summary = {name: value for name, value in small_results.summary.items() if name != "recommendation"}
+    del tables["throughput"]
+    path = write_report(replace(small_results, summary=summary, tables=tables), tmp_path)
+    assert "beside-the-paper" not in " ".join(sections(path))
+
+
+def test_names_and_tokens_stay_text(small_results, tmp_path):
+    summary = small_results.summary | {"name": "<b>bold</b>", "source": "</script>"}
+    text = write_report(replace(small_results, summary=summary), tmp_path).read_text()
+    assert "<h1>&lt;b&gt;bold&lt;/b&gt;</h1>" in text
+    assert "</script><b>" not in text  # a token of the synthetic vocabulary
+
+
+@pytest.mark.parametrize(
+    ("active", "told"), [(1_670_000, "4.4 M parameters, 1.7 M active"), (None, "4.4 M parameters ·")]
+)
+def test_parameters_are_told_as_far_as_they_are_known(small_results, tmp_path, active, told):
+    summary = small_results.summary | {"total_parameters": 4_430_000, "active_parameters": active}
+    assert told in write_report(replace(small_results, summary=summary), tmp_path).read_text()

@@ -1,0 +1,113 @@
+"""The page of a sweep, and its figures, from results made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import evaluate
+from moe_toy.errors import UserError
+from moe_toy.report import sweep as report
+from moe_toy.report.figures import sweep as figures
+from moe_toy.results import Results
+from tests.paths import CONF
+
+ARMS = {"nolb": 0.5, "baseline": 0.4, "overlb": 0.3}
+KINDS = ("domain", "input", "predicted", "target")
+
+
+@pytest.fixture
+def results():
+    """Three arms of three seeds, SRP falling from arm to arm."""
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "run_dir": f"arm={arm},seed={seed}",
+            **{"num_experts": 64, "top_k": 8, "num_moe_layers": 4},
+            **{"total_parameters": 4_000_000, "active_parameters": 1_000_000, "flops_per_token": 9_000_000},
+            "val/loss": 3.0 + srp / 10,
+            "routing/srp@16": srp + seed / 1000,
+            "routing/sch@16/ratio_1.5": srp + 0.1,
+            "routing/load_cv": srp,
+            "routing/load_cv@16": 2 * srp,
+            "routing/max_violation": 3 * srp,
+            **{f"routing/srp_correlation@16/{kind}": 0.4 - 0.1 * number for number, kind in enumerate(KINDS)},
+        }
+        for arm, srp in ARMS.items()
+        for seed in (1, 2, 3)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def directory(results, tmp_path):
+    """What such a sweep leaves behind."""
+    folder = tmp_path / "paper<3"
+    for row in results.itertuples():
+        (folder / row.run_dir).mkdir(parents=True)
+        curve = pd.DataFrame({"step": [0, 10], "val/loss": [5.0, 3.0], "routing/srp@16": [0.6, 0.4]})
+        curve.to_csv(folder / row.run_dir / "metrics.csv", index=False)
+    results.to_parquet(folder / "results.parquet")
+    return folder
+
+
+def test_the_page_says_which_claims_hold_and_shows_every_arm(directory, tmp_path):
+    checked = report.write_sweep_report(directory, CONF / "claims.yaml", tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert checked.set_index("claim").claim_verdict["a"].eq("holds").all()
+    assert "SRP falls as the local balance loss rises" in text
+    assert "paper&lt;3" in text
+    assert "<3" not in text.split("<script>")[0]
+    kept = Results.load(tmp_path / "out")
+    assert kept.summary["claims"]["a"] == "holds"
+    assert kept.tables["arms"].arm.tolist() == list(ARMS)
+    assert kept.tables["arms"]["SRP@16"].tolist() == pytest.approx([srp + 0.002 for srp in ARMS.values()])
+
+
+def test_bars_show_intervals_over_seeds_and_the_papers_value_beside(results):
+    bars, diamonds = figures.srp_by_arm(results, {"baseline": 0.4356}).data
+    assert list(bars.y) == ["overlb", "baseline", "nolb"]
+    assert list(bars.x) == pytest.approx([0.302, 0.402, 0.502])
+    half = 4.3027 * 0.001 / np.sqrt(3)
+    assert list(bars.error_x.array) == pytest.approx([half] * 3, rel=1e-3)
+    assert list(diamonds.y) == ["baseline"]
+
+
+def test_bars_of_one_seed_have_no_interval(results):
+    bars = figures.srp_by_arm(results[results.seed == 1], {}).data[0]
+    assert np.isnan(np.array(bars.error_x.array, dtype=float)).all()
+
+
+def test_arms_that_none_beats_in_loss_balance_and_srp_are_ringed(results):
+    worse = results[results.arm == "nolb"].assign(arm="worse", **{"val/loss": 9.0})
+    (dots,) = figures.loss_balance_and_srp(pd.concat([results, worse])).data
+    ringed = dict(zip(dots.text, dots.marker.line.width, strict=True))
+    assert {arm for arm, width in ringed.items() if width} == set(ARMS)
+
+
+def test_curves_are_means_over_seeds_and_the_reader_chooses_the_metric():
+    runs = [pd.DataFrame({"step": [0, 1], "loss": [4.0, 3.0 - seed], "srp": [0.5, np.nan]}) for seed in (0, 1)]
+    figure = figures.curves({"baseline": runs}, {"loss": "loss", "srp": "SRP"}, first="srp")
+    loss, srp = figure.data
+    assert list(loss.y) == [4.0, 2.5]
+    assert list(srp.x) == [0]
+    assert (loss.visible, srp.visible) == (False, True)
+    assert list(figure.layout.meta["choices"]) == ["loss", "SRP"]
+
+
+def test_strict_leaves_with_1_if_a_claim_fails(directory, tmp_path, results, capsys):
+    evaluate.judge(directory, tmp_path / "out", strict=True)
+    assert "holds: SRP falls" in capsys.readouterr().out
+    results.assign(**{"routing/srp@16": 1 - results["routing/srp@16"]}).to_parquet(directory / "results.parquet")
+    evaluate.judge(directory, tmp_path / "out", strict=False)
+    with pytest.raises(SystemExit) as stop:
+        evaluate.judge(directory, tmp_path / "out", strict=True)
+    assert stop.value.code == 1
+
+
+def test_a_folder_without_or_with_damaged_results_is_named(tmp_path):
+    with pytest.raises(UserError, match="holds no results"):
+        report.read_sweep(tmp_path)
+    (tmp_path / "results.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="is damaged"):
+        report.read_sweep(tmp_path)

@@ -1,0 +1,312 @@
+"""Whole evaluations by `evaluate.py` on small text: what they leave behind, how they go on, what they refuse."""
+
+import json
+import random
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+import evaluate
+import train
+from moe_toy.command_line import run_checked
+from moe_toy.data.tokenizer import Tokenizer
+from moe_toy.evaluation.settings import MetricSettings
+from moe_toy.results import Results
+from moe_toy.routing import RoutingTrace
+from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, WORDS, tiny_model
+from tests.metrics.conftest import load_golden
+from tests.paths import CONF
+from tests.test_train import EIGHT_EXPERTS, SMALL
+
+TABLES = {"srp", "cache", "specialization", "load", "tokens", "balance", "nulls", "correlations", "loss", "text"}
+QUICK = ["metrics.segment_lengths=[4,16]", "metrics.cache_stride=1", "metrics.intervals=false", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Two domains of random words."""
+    folder = tmp_path_factory.mktemp("texts")
+    for domain, words in WORDS.items():
+        draw = random.Random(domain)
+        documents = [" ".join(draw.choices(words, k=120)) for _ in range(60)]
+        (folder / f"{domain}.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in documents))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def data(texts, cache):
+    return ["data=files", f"data.source.path={texts}", f"data.root={cache}", "data.source.validation_fraction=0.5"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(data, tmp_path_factory):
+    """A run of train.py, with a bias on the selection that its checkpoint has to bring along."""
+    run_dir = tmp_path_factory.mktemp("run")
+    choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=3"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])
+    train.prepare(cfg)
+    train.main.__wrapped__(cfg)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(cache, run_dir):
+    (path,) = cache.glob("tokenizers/*.json")
+    return path
+
+
+def run(out_dir, *overrides: str) -> Results:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", [*QUICK, *overrides, f"out_dir={out_dir}"])
+    evaluate.check(cfg)
+    evaluate.prepare(cfg)
+    evaluate.main.__wrapped__(cfg)
+    return Results.load(out_dir)
+
+
+BRIEF = ["data.validation_samples=2", "data.validation_length=32", "metrics.min_token_count=2"]
+SHORT = ["data.validation_samples=3", "data.validation_length=64", "metrics.min_token_count=2"]
+
+
+def test_a_run_directory_becomes_a_report(run_dir, data, tmp_path):
+    results = run(tmp_path / "out", f"target.path={run_dir}", *data, *SHORT)
+    assert set(results.tables) == TABLES
+    assert results.summary["target"] == "checkpoint"
+    assert results.summary["domains"] == ["fruit", "numbers"]
+    assert results.summary["samples_per_domain"] == 3
+    assert results.summary["sequence_length"] == 64
+    assert results.summary["layer_ids"] == [0, 1]
+    assert results.summary["active_parameters"] < results.summary["total_parameters"]
+    assert results.summary["loss"] == pytest.approx(results.tables["loss"].loss.mean())
+    assert results.tables["loss"].bits_per_byte.notna().all()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "config.yaml",
+        "evaluation.json",
+        "report.html",
+        "summary.json",
+        "tables",
+    ]
+    config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert config["target"]["path"] == str(run_dir)
+
+
+def test_tables_hold_the_text_and_the_experts_of_its_tokens(run_dir, data, tmp_path):
+    tables = run(tmp_path / "out", f"target.path={run_dir}", *data, *SHORT, "metrics.text_tokens=20").tables
+    text = tables["text"]
+    assert len(text) == 2 * 20 * 2 * 2  # domains, tokens, layers, experts
+    first = text[(text.layer == 0) & (text["rank"] == 0) & (text.domain == "fruit")].sort_values("position")
+    words = set("".join(first.token).split())
+    assert len(words & set(WORDS["fruit"])) > 2
+    assert {"input", "predicted", "target"} >= set(tables["tokens"].kind)
+    assert tables["balance"].groupby("scope").size().to_dict() == {"corpus": 6, "segment": 6, "sequence": 6}
+    assert set(tables["nulls"].metric) == {"srp", "sch"}
+
+
+def test_the_bias_of_the_run_counts(run_dir, data, tokenizer_file, tmp_path):
+    """Without its config.yaml the checkpoint still brings its bias; with a bias of zero the routing is another."""
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"]["model.balancer.bias"].abs().max() > 0
+    srp = {}
+    for name, factor in {"with": 1.0, "without": 0.0}.items():
+        checkpoint["state_dict"]["model.balancer.bias"] *= factor
+        torch.save(checkpoint, tmp_path / f"{name}.ckpt")
+        overrides = [f"target.path={tmp_path / name}.ckpt", *data, *SHORT, f"data.tokenizer={tokenizer_file}"]
+        srp[name] = run(tmp_path / name, *overrides).tables["srp"]
+    whole = run(tmp_path / "out", f"target.path={run_dir}", *data, *SHORT).tables["srp"]
+    pd.testing.assert_frame_equal(whole, srp["with"])
+    assert not whole.srp.equals(srp["without"].srp)
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(run_dir, data, tmp_path, monkeypatch):
+    from moe_toy.evaluation.checkpoint import Checkpoint
+
+    observe, calls = Checkpoint.observe, []
+
+    def counting(self, token_ids):
+        calls.append(len(token_ids))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return observe(self, token_ids)
+
+    overrides = [f"target.path={run_dir}", *data, *SHORT]
+    whole = run(tmp_path / "whole", *overrides)
+    monkeypatch.setattr(Checkpoint, "observe", counting)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out", *overrides)
+    assert [path.name for path in (tmp_path / "out" / "traces").iterdir()] == ["fruit.safetensors"]
+    resumed = run(tmp_path / "out", *overrides)
+    assert calls == [3, 3, 3]  # the first domain was read once
+    assert resumed.summary == whole.summary
+    for name, table in whole.tables.items():
+        pd.testing.assert_frame_equal(resumed.tables[name], table)
+    run(tmp_path / "out", *overrides, "bandwidth_gbps=10", "expert_bytes=1e6", "compute_ms=1")
+    assert calls == [3, 3, 3]  # what is measured stays measured
+
+
+def test_a_kept_trace_gives_the_same_tables(run_dir, data, tmp_path):
+    first = run(tmp_path / "a", f"target.path={run_dir}", *data, *SHORT, "save_trace=true")
+    trace = RoutingTrace.load(tmp_path / "a" / "trace.safetensors")
+    assert trace.domains == ("fruit", "numbers")
+    again = run(
+        tmp_path / "b", "target=trace", f"target.path={tmp_path}/a/trace.safetensors", "metrics.min_token_count=2"
+    )
+    assert set(first.tables) - set(again.tables) == {"text"}  # a trace knows ids only
+    for name in ("srp", "cache", "specialization", "load", "balance", "nulls", "correlations", "loss"):
+        pd.testing.assert_frame_equal(again.tables[name], first.tables[name])
+    assert again.summary["total_parameters"] == first.summary["total_parameters"]
+
+
+def test_a_golden_trace_becomes_a_report(tmp_path):
+    golden = load_golden("domain_e64k8")
+    golden.trace.save(tmp_path / "golden.safetensors")
+    results = run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/golden.safetensors")
+    srp = results.tables["srp"]
+    model = srp[(srp.level == "model") & srp.domain.isna() & (srp.segment_length == 16)]
+    expected = golden["exp_srp_mg_best_f1"][golden.srp_lengths.index(16)]
+    assert model.srp.item() == pytest.approx(float(expected), abs=1e-6)
+    assert results.summary["name"] == "golden"
+    assert results.summary["loss"] is None
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_folder_of_traces_has_a_domain_for_each_file(tmp_path):
+    trace = replace(load_golden("sticky_e16k4").trace, domain_ids=None, domains=())
+    (tmp_path / "traces").mkdir()
+    for name, part in {"books": slice(0, 2), "code": slice(2, 4)}.items():
+        trace.select(part).save(tmp_path / "traces" / f"{name}.safetensors")
+    results = run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/traces")
+    assert results.summary["domains"] == ["books", "code"]
+    assert (tmp_path / "traces" / "books.safetensors").exists()  # only our own copies are removed
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_pretrained_model_of_every_family_becomes_a_report(family, data, tokenizer_file, tmp_path):
+    tiny_model(family).save_pretrained(tmp_path / "tiny")
+    (tmp_path / "tiny" / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    results = run(tmp_path / "out", "target=huggingface", f"target.path={tmp_path}/tiny", *data, *BRIEF)
+    assert set(results.tables) == TABLES
+    assert results.summary["num_experts"] == NUM_EXPERTS
+    assert results.summary["layer_ids"] == list(DECODERS[family][2])
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize("family", BOTH_SIDES)
+def test_each_side_of_an_encoder_decoder_model_becomes_a_report(family, part, data, tokenizer_file, tmp_path):
+    tokenizer = Tokenizer.load(tokenizer_file).backend
+    if family == "switch_transformers":
+        tokenizer.add_special_tokens([f"<extra_id_{i}>" for i in range(100)])
+    tiny_model(family).save_pretrained(tmp_path / "tiny")
+    tokenizer.save(str(tmp_path / "tiny" / "tokenizer.json"))
+    target = ["target=huggingface", f"target.path={tmp_path}/tiny", f"target.part={part}"]
+    results = run(tmp_path / "out", *target, *data, *BRIEF)
+    assert set(results.tables) == TABLES - {"tokens", "loss"}
+    assert set(results.tables["specialization"].kind) == {"domain"}
+    masks = family == "switch_transformers" and part == "decoder"
+    assert results.summary["sequence_length"] == (5 if masks else 32)  # the start, two masks and what they hide
+
+
+def test_defaults_in_yaml_and_python_agree():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate")
+    assert instantiate(cfg.metrics, _convert_="all") == MetricSettings()
+
+
+def never(cfg=None):
+    raise AssertionError("a job started although its config is wrong")
+
+
+@pytest.fixture
+def complain(monkeypatch, tmp_path, capsys):
+    """`complain("target.path=x")`: the line that the command line answers with, having changed nothing in `out`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        before = sorted(str(path) for path in tmp_path.rglob("*"))
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            run_checked(never, (evaluate.check, evaluate.prepare), CONF, "evaluate")
+        captured = capsys.readouterr()
+        assert stop.value.code == 2
+        assert captured.err.startswith("error: ")
+        assert captured.err.count("\n") == 1
+        assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+        return captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["target.path=nowhere"], "target.path: no such file, given nowhere"),
+        (["target=trace"], "target.path is not set"),
+        (["target=trace", "target.path=nowhere"], "target.path=nowhere does not exist"),
+        (["target=runs"], "target.paths is empty"),
+        (["target=runs", "target.paths=[nowhere]"], "nowhere holds no finished evaluation"),
+        (["target=huggingface", "target.path=./nowhere"], "target.path=./nowhere: no such model"),
+        (["target=huggingface", "target.path=x", "target.dtype=fp8"], "target.dtype=fp8 is no type"),
+        (["target=huggingface", "target.path=x", "target.router_modules=gate"], "go together; give both or none"),
+        (["metrics.cold=warm"], "metrics.cold: input should be 'hit', 'miss' or 'exclude', given 'warm'"),
+        (["metrics.segment_lengths=[]"], "metrics.segment_lengths"),
+        (["bandwidth_gbps=16"], "bandwidth_gbps, expert_bytes, compute_ms go together"),
+        (["target.pth=x"], "did you mean target.path?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_told_in_one_line(complain, arguments, expected):
+    assert expected in complain(*arguments)
+
+
+def test_text_that_the_model_cannot_read_is_refused(complain, run_dir, data, tmp_path):
+    assert "is longer than the 1024 tokens that the model can read" in complain(
+        f"target.path={run_dir}", *data, "data.validation_length=2000"
+    )
+    from moe_toy.data.tokenizer import train as train_tokenizer
+
+    train_tokenizer([" ".join(map(str, range(3000)))], vocab_size=400).backend.save(str(tmp_path / "large.json"))
+    line = complain(f"target.path={run_dir}", *data, *SHORT, f"data.tokenizer={tmp_path}/large.json")
+    assert "the tokenizer has 400 tokens, but the model knows 300" in line
+
+
+def test_a_trace_of_another_version_is_refused(complain, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"expert_ids": torch.zeros(1)}, tmp_path / "a.safetensors", {"format": "moe_toy-routing-trace/9"})
+    assert "'moe_toy-routing-trace/9', but this version reads" in complain("target=trace", "target.path=a.safetensors")
+
+
+def test_a_folder_with_results_of_another_target_is_refused(complain, tmp_path):
+    load_golden("uniform_e8k2").trace.save(tmp_path / "a.safetensors")
+    load_golden("onetop_e8k1").trace.save(tmp_path / "b.safetensors")
+    run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/a.safetensors")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    line = complain("target=trace", f"target.path={tmp_path}/b.safetensors", f"out_dir={tmp_path}/out")
+    assert "holds the results of another evaluation" in line
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+def test_finished_evaluations_are_compared_in_a_folder_of_their_own(complain, tmp_path):
+    for name in ("sticky_e16k4", "domain_e64k8"):
+        load_golden(name).trace.save(tmp_path / f"{name}.safetensors")
+        run(tmp_path / name, "target=trace", f"target.path={tmp_path}/{name}.safetensors")
+    paths = f"target.paths=[{tmp_path}/sticky_e16k4,{tmp_path}/domain_e64k8]"
+    assert "holds the results of another" in complain("target=runs", paths, f"out_dir={tmp_path}/sticky_e16k4")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", ["target=runs", paths, f"out_dir={tmp_path}/both"])
+    evaluate.check(cfg)
+    evaluate.prepare(cfg)
+    evaluate.main.__wrapped__(cfg)
+    assert (tmp_path / "both" / "report.html").exists()
