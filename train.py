@@ -97,7 +97,7 @@ def check(cfg: DictConfig) -> None:
     from moe_toy.training.sharded_checkpoint import is_sharded
 
     values = OmegaConf.to_container(OmegaConf.merge(cfg, PLACE), resolve=True)
-    RunConfig(**{key: values[key] for key in ("seed", "ckpt_path", "init_from", "threads")})
+    RunConfig(**{key: values[key] for key in ("seed", "ckpt_path", "init_from", "sweep_name", "threads")})
     TrainerConfig(**values["trainer"])
     accumulated = accumulated_alone(
         cfg.global_batch_size,

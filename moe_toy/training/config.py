@@ -20,6 +20,7 @@ class RunConfig:
     seed: NonNegativeInt
     ckpt_path: str | None
     init_from: str | None
+    sweep_name: str | None
     threads: PositiveInt | None
 
 
