@@ -1,22 +1,24 @@
 """Train a Mixture-of-Experts language model and watch where its tokens go: `python train.py --help`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from moe_toy.command_line import run_checked
+from moe_toy.command_line import run_checked, told_in_one_line
 from moe_toy.sweep.run_arm import run_arm
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.loggers import Logger
 
     from moe_toy.model.transformer import MoETransformer
 
 # Heavy imports stay inside functions, so that --help answers at once.
 CONF = Path(__file__).parent / "conf"
+PLACE = {"run_dir": "not yet known", "name": "not yet known"}  # before a run has a directory
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -32,12 +34,9 @@ def run(cfg: DictConfig, checkpoint: Path | None = None) -> None:
     import torch
     from lightning.pytorch import seed_everything
 
-    from moe_toy.training.accumulation import accumulated_batches
     from moe_toy.training.allocator import keep_freed_memory
-    from moe_toy.training.checkpoint import load_weights
-    from moe_toy.training.config import OptimizerConfig
-    from moe_toy.training.lit_moe import LitMoE
-    from moe_toy.training.session import closing, greet, quieten, record_config, record_tokenizer, say_goodbye
+    from moe_toy.training.resume import alone_in, starting_point
+    from moe_toy.training.session import quieten
 
     quieten()
     keep_freed_memory()
@@ -46,46 +45,71 @@ def run(cfg: DictConfig, checkpoint: Path | None = None) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
+    with told_in_one_line(), alone_in(Path(cfg.run_dir)):
+        train(cfg, starting_point(cfg.ckpt_path, Path(cfg.run_dir)))
+
+
+def train(cfg: DictConfig, start: Path | None) -> None:
+    """From the checkpoint `start`, or anew, to the last step."""
+    from moe_toy.training.accumulation import accumulated_batches
+    from moe_toy.training.checkpoint import check_fits, load_weights
+    from moe_toy.training.config import OptimizerConfig
+    from moe_toy.training.lit_moe import LitMoE
+    from moe_toy.training.resume import logger_options
+    from moe_toy.training.session import closing, greet, record_config, record_tokenizer, say_goodbye
+
+    run_dir = Path(cfg.run_dir)
     data = instantiate(cfg.data)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
-    if cfg.init_from is not None:
+    if start is not None:
+        check_fits(start, module.model)
+    elif cfg.init_from is not None:
         load_weights(Path(cfg.init_from), module.model)
-    loggers = list(instantiate(cfg.logger).values())
+    loggers = build_loggers(cfg, logger_options(start, run_dir))
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
     if cfg.global_batch_size is not None:
         trainer.accumulate_grad_batches = accumulated_batches(
             cfg.global_batch_size, batch_size=cfg.data.batch_size, num_ranks=trainer.world_size
         )
-    record_config(OmegaConf.to_container(cfg, resolve=True), Path(cfg.run_dir), loggers)
-    record_tokenizer(data.tokenizer_file, Path(cfg.run_dir))
+    record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
+    record_tokenizer(data.tokenizer_file, run_dir)
     greet(module)
     with closing(loggers):
-        if cfg.ckpt_path is None:
+        if start is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
-        trainer.fit(module, data, ckpt_path=cfg.ckpt_path)
-    say_goodbye(trainer, Path(cfg.run_dir))
+        trainer.fit(module, data, ckpt_path=start)
+        # Only if a run was stopped within its last validation, which Lightning would not repeat.
+        if getattr(trainer.checkpoint_callback, "validation_is_due", False):
+            trainer.validate(module, data, verbose=False)
+    say_goodbye(trainer, run_dir)
 
 
 def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
     import torch
 
+    from moe_toy.constructor_check import check_constructors
     from moe_toy.errors import UserError
     from moe_toy.training.accumulation import accumulated_alone
     from moe_toy.training.checkpoint import check_fits
-    from moe_toy.training.config import OptimizerConfig
+    from moe_toy.training.checkpoint_folder import AUTO
+    from moe_toy.training.config import OptimizerConfig, RunConfig, TrainerConfig
     from moe_toy.training.sharded_checkpoint import is_sharded
 
+    values = OmegaConf.to_container(OmegaConf.merge(cfg, PLACE), resolve=True)
+    RunConfig(**{key: values[key] for key in ("seed", "ckpt_path", "init_from", "sweep_name", "threads")})
+    TrainerConfig(**values["trainer"])
     accumulated = accumulated_alone(
         cfg.global_batch_size,
         batch_size=cfg.data.batch_size,
         accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
     )
-    OptimizerConfig(**cfg.optimizer).check_trainer(
+    OptimizerConfig(**values["optimizer"]).check_trainer(
         gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=accumulated
     )
     with torch.device("meta"):
         model = build_model(cfg)
+    check_constructors(values)  # this one loads what it checks, so it comes after what is quick
     for key in ("sequence_length", "validation_length"):
         if cfg.data[key] > model.config.max_seq_len:
             raise UserError(
@@ -97,7 +121,7 @@ def check(cfg: DictConfig) -> None:
             "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "
             "use balance.estimate=prefix"
         )
-    if cfg.ckpt_path is not None:
+    if cfg.ckpt_path not in (None, AUTO):
         check_fits(Path(cfg.ckpt_path), model)
         if is_sharded(Path(cfg.ckpt_path)) and isinstance(cfg.trainer.strategy, str):
             raise UserError(
@@ -105,7 +129,7 @@ def check(cfg: DictConfig) -> None:
                 "cannot continue; use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
             )
     if cfg.init_from is not None:
-        if cfg.ckpt_path is not None:
+        if cfg.ckpt_path not in (None, AUTO):
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
         check_fits(Path(cfg.init_from), model, key="init_from")
     instantiate(cfg.data).check()
@@ -122,6 +146,12 @@ def build_callbacks(cfg: DictConfig) -> "list[Callback]":
     callbacks = instantiate(cfg.callbacks).values()
     # Lightning refuses a progress bar together with enable_progress_bar=false.
     return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
+
+
+def build_loggers(cfg: DictConfig, options: dict[str, dict[str, Any]]) -> "list[Logger]":
+    """`options` complete the configs of loggers by name."""
+    known = {name: options[name] for name in cfg.logger if name in options}
+    return list(instantiate(cfg.logger, **known).values())
 
 
 def build_model(cfg: DictConfig) -> "MoETransformer":

@@ -1,14 +1,18 @@
 """Between Hydra and our entry points: mistakes are found before a run directory exists, and told in one line."""
 
 import difflib
+import errno
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -17,7 +21,9 @@ from moe_toy.errors import UserError
 from moe_toy.jobs import compose_sweep, jobs
 
 EXIT_USER_ERROR = 2
-SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer"}
+NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer", "TrainerConfig": "trainer"}
+ALTERNATIVES = {"int", "float", "str"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
 
 
@@ -31,12 +37,10 @@ def run_checked(
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra re-raises, so that we can tell mistakes from bugs
     sys.argv[1:] = arguments = [quoted(argument) for argument in sys.argv[1:]]
-    known_keys: list[str] = []
     try:
         if any(argument.split("=")[0] in INFORMATION_FLAGS for argument in arguments):
             return main()
         with initialize_config_dir(str(config_dir), version_base="1.3"):
-            known_keys = flat_keys(OmegaConf.to_container(compose(config), resolve=False))
             configs = [compose(config, overrides) for overrides in jobs(arguments)]
             sweep = compose_sweep(config, arguments) if configs[0].get("sweep_name") else None
         if sweep is not None:
@@ -53,7 +57,27 @@ def run_checked(
             main()
         sys.exit(sweep.conclude(config_dir / "claims.yaml"))
     except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, arguments, known_keys)}", file=sys.stderr)
+        print(f"error: {explain(error, arguments, config_dir, config)}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        print(f"error: {explain_not_writable(error)}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Around the body of `main`: Hydra would put a line of its own before a mistake. Where several jobs run, they are
+    Hydra's to end."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        is_mistake = isinstance(error, UserError) or error.errno in NOT_WRITABLE
+        if not is_mistake or not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+            raise
+        text = one_line(str(error)) if isinstance(error, UserError) else explain_not_writable(error)
+        print(f"error: {text}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
 
@@ -63,27 +87,36 @@ def quoted(argument: str) -> str:
     return f"{key}='{value}'" if set(value) & set("=,") and "'" not in value and Path(value).exists() else argument
 
 
-def explain(error: Exception, arguments: list[str], known_keys: list[str]) -> str:
+def explain(error: Exception, arguments: list[str], config_dir: Path, config: str) -> str:
     """One line for one mistake, whichever library found it."""
     text = str(error)
     place = re.search(r"full_key: (\S+)", text)  # where in the config Hydra was when it built something
     for cause in causes(error):
         if isinstance(cause, ValidationError):
-            return "; ".join(explain_validation(cause, place[1] if place else SECTIONS[cause.title]))
+            return "; ".join(explain_validation(cause, place[1] if place else SECTIONS.get(cause.title, "")))
         if isinstance(cause, UserError):
             return one_line(str(cause))
     if "See https://hydra.cc" in text:
         return f"{' '.join(arguments)}: not an override that Hydra can read; write key=value, lists as 'key=[1,2]'"
     if match := re.search(r"Could not override '(.+?)'|Key '(.+?)' is not in struct", text):
-        return explain_unknown_key(match[1] or match[2], arguments, known_keys)
+        return explain_unknown_key(match[1] or match[2], arguments, known_keys(config_dir, config))
     text = re.sub(r"\s*full_key: \S*|\s*object_type=\S*|Set the environment variable HYDRA_FULL_ERROR.*", "", text)
     return one_line(re.sub(r"\n\t", " ", text))
+
+
+def explain_not_writable(error: OSError) -> str:
+    return (
+        f"cannot write {error.filename or 'to the run directory'} ({error.strerror}); make room, or choose another "
+        "hydra.run.dir; what was saved before is intact, and ckpt_path=auto continues from it"
+    )
 
 
 def explain_validation(error: ValidationError, section: str) -> Iterator[str]:
     """pydantic's list of findings, each as `section.key: rule, given value`."""
     for finding in error.errors():
-        key = ".".join([section, *(str(part) for part in finding["loc"])])
+        # pydantic adds the name of the alternative, such as `int`, where a value may be of several types.
+        names = [str(part) for part in finding["loc"] if str(part).isidentifier() and part not in ALTERNATIVES]
+        key = ".".join([section, *names] if section else names)
         rule = finding["msg"].removeprefix("Value error, ")
         if finding["type"] == "value_error":
             yield one_line(rule)
@@ -96,11 +129,16 @@ def explain_validation(error: ValidationError, section: str) -> Iterator[str]:
             yield one_line(f"{key}: {rule}, given {finding['input']!r}; pass {key}=... with such a value")
 
 
-def explain_unknown_key(key: str, arguments: list[str], known_keys: list[str]) -> str:
+def explain_unknown_key(key: str, arguments: list[str], keys: list[str]) -> str:
     given = next((argument for argument in arguments if argument.startswith(key)), key)
-    nearest = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]}?" if nearest else "see `--cfg job` for all keys"
     return f"{key}: no such key (given {given}); {hint}"
+
+
+def known_keys(config_dir: Path, config: str) -> list[str]:
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
+        return flat_keys(OmegaConf.to_container(compose(config), resolve=False))
 
 
 def flat_keys(config: object, prefix: str = "") -> list[str]:

@@ -21,11 +21,12 @@ MAY_IMPORT = {
     "report": BASE | {"metrics", "results"},
     "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results", "trace_file"},
     "training": BASE | {"model", "data", "balance", "report"},
-    "callbacks": BASE | {"metrics", "report"},
+    "callbacks": BASE | {"metrics", "report", "training"},
     "sweep": {"errors", "run_name", "model", "training", "report"},
     "run_name": set(),
     "jobs": {"sweep"},
     "command_line": {"errors", "jobs"},
+    "constructor_check": {"errors"},
     "export": BASE | {"model", "balance", "training", "data"},
 }
 LIBRARIES = {  # where a heavy or framework-bound library may be imported

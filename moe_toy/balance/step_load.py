@@ -21,7 +21,7 @@ class StepLoad(nn.Module):
         super().__init__()
         # Not saved: between optimiser steps, when checkpoints are written, there is nothing to remember.
         self.register_buffer("counts", torch.zeros(num_layers, num_experts, dtype=torch.int64), persistent=False)
-        self.register_buffer("previous", torch.full((num_layers, num_experts), 1 / num_experts), persistent=False)
+        self.register_buffer("previous", torch.full((num_layers, num_experts), 1 / num_experts))
         self.foreseen: Tensor | None = None
         self.prefixes: list[Tensor] = []
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import PositiveInt
 from torchmetrics import Metric
 
 from moe_toy.callbacks.base import RoutingCallback, Subject
@@ -21,7 +22,7 @@ class CacheCallback(RoutingCallback):
     """
 
     def __init__(
-        self, *, segment_length: int, cache_ratios: Mapping[Policy, Sequence[float]], sample_stride: int
+        self, *, segment_length: PositiveInt, cache_ratios: Mapping[Policy, Sequence[float]], sample_stride: PositiveInt
     ) -> None:
         super().__init__()
         self.segment_length, self.sample_stride = segment_length, sample_stride

@@ -1,11 +1,16 @@
 """How evenly experts are used, over the validation set and within each of its sequences."""
 
+import logging
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
+from pydantic import NonNegativeFloat, PositiveInt
 from torchmetrics import Metric
 
 from moe_toy.callbacks.base import RoutingCallback, Subject, by_layer
 from moe_toy.metrics.load_balance import LoadBalance
+
+log = logging.getLogger(__name__)
 
 
 class LoadBalanceCallback(RoutingCallback):
@@ -13,12 +18,14 @@ class LoadBalanceCallback(RoutingCallback):
 
     `routing/max_violation` and `routing/load_cv` over the whole validation set (global balance), the same with
     `@sequence` within each sequence and `routing/load_cv@{m}` within segments of m tokens (local balance), and
-    `routing/dead_experts`, summed over layers.
+    `routing/dead_experts`, summed over layers; it warns where they are more than
+    `warn_dead_fraction` of a layer.
     """
 
-    def __init__(self, *, segment_length: int, per_layer: bool) -> None:
+    def __init__(self, *, segment_length: PositiveInt, per_layer: bool, warn_dead_fraction: NonNegativeFloat) -> None:
         super().__init__()
         self.segment_length, self.per_layer = segment_length, per_layer
+        self.warn_above = warn_dead_fraction
 
     def build(self, subject: Subject) -> dict[str, Metric]:
         return {"load": LoadBalance(**subject.shape, segment_length=self.segment_length)}
@@ -32,8 +39,17 @@ class LoadBalanceCallback(RoutingCallback):
             "routing/load_cv@sequence": score.sequence_cv,
             f"routing/load_cv@{self.segment_length}": score.segment_cv,
         }
+        warn_of_collapse(dict(zip(self.subject.layer_ids, score.dead_fraction.tolist(), strict=True)), self.warn_above)
         curves = {"routing/dead_experts": score.dead_experts.sum().item()}
         for key, values in per_layer.items():
             curves[key] = values.mean().item()
             curves |= by_layer(key, values, self.subject) if self.per_layer else {}
         return curves
+
+
+@rank_zero_only
+def warn_of_collapse(dead_fraction: dict[int, float], warn_above: float) -> None:
+    """A run whose routing collapses goes on, since that may be what is studied, but not in silence."""
+    for layer, fraction in dead_fraction.items():
+        if fraction > warn_above:
+            log.warning("routing collapses: %.0f %% of the experts of layer %d serve no token", 100 * fraction, layer)

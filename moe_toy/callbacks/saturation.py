@@ -4,10 +4,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from pydantic import PositiveInt
 from torch import Tensor
 from torchmetrics import Metric
 
 from moe_toy.callbacks.base import RoutingCallback, Subject, by_layer
+from moe_toy.distributed import join_over_ranks
 from moe_toy.metrics.saturation import Saturation
 from moe_toy.routing import RoutingTrace
 
@@ -16,11 +18,11 @@ class SaturationCallback(RoutingCallback):
     """Logs `routing/saturation`, the share of choices that are those of the previous validation, over all layers.
 
     Compared are the first `probe_batches` validation batches of each rank, always the same ones. The first validation
-    has nothing to compare with and logs nothing. Checkpoints carry the probe of rank 0, so that a resumed run goes on
-    with its curve. `per_layer` adds `routing/saturation/layer_03`.
+    has nothing to compare with and logs nothing. Checkpoints carry the probes of all ranks, so that a resumed run goes
+    on with its curve. `per_layer` adds `routing/saturation/layer_03`.
     """
 
-    def __init__(self, *, probe_batches: int, per_layer: bool) -> None:
+    def __init__(self, *, probe_batches: PositiveInt, per_layer: bool) -> None:
         super().__init__()
         self.probe_batches, self.per_layer = probe_batches, per_layer
         self.probe: list[dict[str, Tensor]] = []
@@ -36,11 +38,12 @@ class SaturationCallback(RoutingCallback):
     def update(self, outputs: dict[str, Any], trace: RoutingTrace) -> None:
         if len(self.probe) == self.probe_batches:
             return
-        before = self.previous[len(self.probe)] if len(self.probe) < len(self.previous) else None
-        if before is not None and torch.equal(before["token_ids"], trace.token_ids.int().cpu()):
+        now = {"expert_ids": trace.expert_ids.short().cpu(), "token_ids": trace.token_ids.int().cpu()}
+        before = next((p for p in self.previous if torch.equal(p["token_ids"], now["token_ids"])), None)
+        if before is not None:
             reference = RoutingTrace(**before, num_experts=trace.num_experts, layer_ids=trace.layer_ids)
             self.metrics["saturation"].update(trace, reference)
-        self.probe.append({"expert_ids": trace.expert_ids.short().cpu(), "token_ids": trace.token_ids.int().cpu()})
+        self.probe.append(now)
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self.previous:
@@ -53,7 +56,7 @@ class SaturationCallback(RoutingCallback):
         return {key: score.model.item(), **per_layer}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"previous": self.previous}
+        return {"previous": join_over_ranks(self.previous)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.previous = state_dict["previous"]

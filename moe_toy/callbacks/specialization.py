@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
+from pydantic import PositiveInt
 from torchmetrics import Metric
 
 from moe_toy.callbacks.base import RoutingCallback, Subject, log_table
@@ -25,7 +26,7 @@ class DomainSpecializationCallback(RoutingCallback):
     (`routing/domain_specialization/undefined_experts`) and its correlation with SRP over all experts
     (`routing/srp_correlation@{m}/domain`). Draws how active each expert is in each domain, eight layers a picture."""
 
-    def __init__(self, *, segment_length: int) -> None:
+    def __init__(self, *, segment_length: PositiveInt) -> None:
         super().__init__()
         self.segment_length = segment_length
 
@@ -61,7 +62,7 @@ class VocabularySpecializationCallback(RoutingCallback):
     with SRP over all experts (`routing/srp_correlation@{m}/input` ...). When training ends, the strongest tokens of
     every expert become the table `routing/strongest_tokens`, also kept as `strongest_tokens.csv`."""
 
-    def __init__(self, *, segment_length: int) -> None:
+    def __init__(self, *, segment_length: PositiveInt) -> None:
         super().__init__()
         self.segment_length = segment_length
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from pydantic import PositiveInt
 
 from moe_toy.routing import TokenBatch
 
@@ -15,7 +16,7 @@ class ThroughputCallback(Callback):
     A running mean over about `window` micro-batches, also shown in the progress bar.
     """
 
-    def __init__(self, *, window: int) -> None:
+    def __init__(self, *, window: PositiveInt) -> None:
         self.keep = 1 - 1 / window
         self.seconds_per_token: float | None = None
 

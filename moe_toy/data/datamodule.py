@@ -98,6 +98,8 @@ class DomainDataModule(lightning.LightningDataModule):
         """Raise a `UserError` for what is wrong with the configuration, before anything is made or fetched."""
         self.source.check()
         _ = self._domain_weights
+        if self._tokenizer_options["name"] is not None:
+            _ = self.tokenizer_file  # a file that is named must be there
 
     def prepare_data(self) -> None:
         self.check()
@@ -123,6 +125,8 @@ class DomainDataModule(lightning.LightningDataModule):
                 " tokens; raise it"
             )
         streams = token_streams(self.source, self.tokenizer, self.root)
+        for stream in (stream for split in streams.values() for stream in split):
+            stream.check()
         sizes = [stream.num_blocks(self.sequence_length) for stream in streams["train"]]
         for domain, weight, size in zip(self.domains, self._domain_weights, sizes, strict=True):
             if weight > 0 and size == 0:

@@ -6,9 +6,11 @@ length is cut from the same file, so only a new text or tokenizer costs another 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -41,6 +43,20 @@ class TokenStream:
     dtype: str
 
     @property
+    def checksum_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.sha256")
+
+    @property
+    def is_complete(self) -> bool:
+        return self.path.exists() and self.checksum_path.exists()
+
+    def check(self) -> None:
+        """Refuse tokens that are not those that were written (about a gigabyte a second)."""
+        with _missing_is_a_mistake(self.path), self.path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != self.checksum_path.read_text():
+                raise UserError(f"{self.path} is damaged; remove its folder, and the next start tokenises anew")
+
+    @property
     def num_tokens(self) -> int:
         return len(_open(self.path, self.dtype))
 
@@ -54,9 +70,18 @@ class TokenStream:
 
 @lru_cache(maxsize=256)
 def _open(path: Path, dtype: str) -> np.ndarray:
-    if path.stat().st_size == 0:  # which cannot be mapped
-        return np.empty(0, dtype)
-    return np.memmap(path, dtype, mode="r")
+    with _missing_is_a_mistake(path):
+        if path.stat().st_size == 0:  # which cannot be mapped
+            return np.empty(0, dtype)
+        return np.memmap(path, dtype, mode="r")
+
+
+@contextmanager
+def _missing_is_a_mistake(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or path} has vanished; start again to tokenise the text anew") from error
 
 
 def token_streams(source: TextSource, tokenizer: Tokenizer, root: Path) -> dict[Split, list[TokenStream]]:
@@ -99,20 +124,25 @@ def tokenize(source: TextSource, tokenizer: Tokenizer, root: Path, splits: Seque
         for domain in with_progress(source.domains, "Tokenising"):
             for split in splits:
                 stream = streams[split][source.domains.index(domain)]
-                if not stream.path.exists():
+                if not stream.is_complete:
                     _write(source.documents(domain, split), tokenizer, stream)
         num_tokens = sum(stream.num_tokens for split in splits for stream in streams[split])
         log.info("Tokenised %.2f M tokens in %.1f s", num_tokens / 1e6, time.perf_counter() - start)
 
 
 def _complete(streams: dict[Split, list[TokenStream]]) -> bool:
-    return all(stream.path.exists() for split in streams.values() for stream in split)
+    return all(stream.is_complete for split in streams.values() for stream in split)
 
 
 def _write(documents: Iterator[str], tokenizer: Tokenizer, stream: TokenStream) -> None:
-    part = stream.path.with_suffix(".part")
+    """The tokens, then their checksum, which says that they are complete."""
+    part, sha256 = stream.path.with_suffix(".part"), hashlib.sha256()
     with part.open("wb") as file:
         while texts := list(islice(documents, DOCUMENTS_AT_ONCE)):
             for ids in tokenizer.encode(texts):
-                file.write(np.array(ids, dtype=stream.dtype).tobytes())
+                tokens = np.array(ids, dtype=stream.dtype).tobytes()
+                sha256.update(tokens)
+                file.write(tokens)
     part.replace(stream.path)
+    part.write_text(sha256.hexdigest())
+    part.replace(stream.checksum_path)

@@ -14,6 +14,7 @@ from typing import Any
 from moe_toy.errors import UserError
 
 FILE_TYPES = (".txt", ".jsonl", ".parquet")
+LONGEST_LINE = 64 * 2**20  # bytes; a line is held in memory as a whole
 
 
 def read_documents(path: Path, max_characters: int) -> Iterator[str]:
@@ -40,7 +41,18 @@ def read_parquet(path: Path) -> Iterator[str]:
     datasets = quiet_datasets()
     datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # seconds that only streams over a network need
     stream = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True, columns=["text"])
-    return (row["text"] for row in stream if row["text"])
+    return _whole_rows(path, stream)
+
+
+def _whole_rows(path: Path, stream: Iterable[dict[str, Any]]) -> Iterator[str]:
+    import pyarrow as pa
+
+    try:
+        for row in stream:
+            if row["text"]:
+                yield row["text"]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); write it again") from error
 
 
 def quiet_datasets() -> Any:
@@ -58,8 +70,9 @@ def _read_jsonl(path: Path) -> Iterator[str]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {number} is not JSON ({error.msg}): {line.strip()[:60]!r}; fix it") from None
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", str(error))
+            raise UserError(f"{path} line {number} is not JSON ({reason}): {line.strip()[:60]!r}; fix it") from None
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise UserError(f"{path} line {number} has no string `text`: {line.strip()[:60]!r}; add the field")
         yield row["text"].encode("utf-8", "replace").decode()  # JSON may spell halves of characters
@@ -81,7 +94,9 @@ def _pieces(lines: Iterable[str], max_characters: int) -> Iterator[str]:
 def _lines(path: Path) -> Iterator[str]:
     offset = 0
     with path.open("rb") as file:
-        for line in file:
+        while line := file.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise UserError(f"{path}: the line at byte {offset} has more than {LONGEST_LINE} bytes; break it up")
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -98,8 +113,12 @@ def _check_parquet(path: Path) -> None:
     import pyarrow.parquet as pq
 
     try:
-        columns = pq.read_schema(path).names
-    except (pa.ArrowInvalid, OSError) as error:
+        schema = pq.read_schema(path)
+        columns = schema.names
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} is not a parquet file ({str(error).splitlines()[0]}); write it again") from None
     if "text" not in columns:
         raise UserError(f"{path} has no column `text`, only {', '.join(columns)}; rename the one with the text")
+    kind = schema.field(columns.index("text")).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UserError(f"{path}: its column `text` holds {kind}, not strings; write it again")

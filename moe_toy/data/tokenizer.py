@@ -34,6 +34,10 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        if (largest := max(backend.get_vocab(with_added_tokens=True).values(), default=0)) >= self.vocab_size:
+            raise UserError(
+                f"the tokenizer has {self.vocab_size} tokens, but one with id {largest}; number them 0, 1, ..."
+            )
         eos_ids = [id for name in EOS_NAMES if (id := backend.token_to_id(name)) is not None]
         if not eos_ids:
             raise UserError(f"the tokenizer has no end-of-text token; known are {', '.join(EOS_NAMES)}")

@@ -30,17 +30,16 @@ def run_arm(directory: Path, train: Callable[[Path | None], None]) -> None:
 
 
 def _train_and_record(directory: Path, train: Callable[[Path | None], None]) -> None:
-    from moe_toy.sweep.resume import earlier_metrics, last_good_checkpoint  # imports torch
+    from moe_toy.training.checkpoint_folder import last_good  # imports torch
 
     started, before = time.monotonic(), read_record(directory).seconds
     Record(State.RUNNING, before).write(directory)
-    checkpoint = last_good_checkpoint(directory)
+    checkpoint = last_good(directory)
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
     state, message = State.DONE, None
     try:
-        with earlier_metrics(directory, checkpoint):
-            train(checkpoint)
+        train(checkpoint)
     except Exception as error:
         log.exception("%s failed", directory.name)
         state, message = State.FAILED, " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,14 +1,13 @@
 """Reading our own checkpoints without executing anything in them."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from moe_toy.errors import UserError
 from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.training.checkpoint_file import DamagedError, load_intact
 from moe_toy.training.sharded_checkpoint import is_sharded, load_sharded
 
 PREFIX = "model."
@@ -25,10 +24,11 @@ def load_checkpoint(path: Path, key: str = "ckpt_path", *, shapes_only: bool = F
     if not path.is_file():
         raise UserError(f"{key}: no such file, given {path}; pass a .ckpt file of a run directory's checkpoints/")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{key}: {path} is damaged or not a checkpoint of ours; pass another one") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        checkpoint = load_intact(path)
+    except DamagedError as error:
+        raise UserError(f"{key}: {path} is damaged or not a checkpoint of ours ({error}); pass another one") from error
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(x, Tensor) and isinstance(n, str) for n, x in state.items()):
         raise UserError(f"{key}: {path} holds no training state; pass a checkpoint that train.py wrote")
     return checkpoint
 
@@ -58,10 +58,11 @@ def check_fits(path: Path, model: nn.Module, key: str = "ckpt_path") -> None:
 
 def model_config(checkpoint: dict[str, Any]) -> ModelConfig:
     """The config of the model that was saved, which every checkpoint of ours carries."""
-    saved = checkpoint.get("hyper_parameters", {}).get("model")
-    if saved is None:
-        raise UserError("the checkpoint carries no model config; pass one that train.py wrote")
-    return ModelConfig(**{**saved, "moe": MoEConfig(**saved["moe"])})
+    try:
+        saved = checkpoint["hyper_parameters"]["model"]
+        return ModelConfig(**{**saved, "moe": MoEConfig(**saved["moe"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("the checkpoint carries no model config of ours; pass one that train.py wrote") from error
 
 
 def model_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

@@ -1,14 +1,54 @@
-"""Numbers of the optimiser, checked once."""
+"""Numbers of a run, of its trainer and of the optimiser, checked once."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
 from moe_toy.errors import UserError
 from moe_toy.model.config import STRICT, NonNegativeFloat
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+OTHERS_ARE_FREE = ConfigDict(strict=True, extra="ignore")
+
+
+@dataclass(frozen=True, kw_only=True, config=OTHERS_ARE_FREE)
+class RunConfig:
+    """What is not of any part."""
+
+    seed: NonNegativeInt
+    ckpt_path: str | None
+    init_from: str | None
+    sweep_name: str | None
+    threads: PositiveInt | None
+
+
+@dataclass(frozen=True, kw_only=True, config=OTHERS_ARE_FREE)
+class TrainerConfig:
+    """The numbers of Lightning's Trainer that it does not check itself, or only after a run has begun."""
+
+    max_steps: Annotated[int, Field(ge=-1)]
+    max_epochs: Annotated[int, Field(ge=-1)] | None
+    min_epochs: NonNegativeInt | None
+    num_nodes: PositiveInt
+    devices: PositiveInt | Literal[-1] | list[NonNegativeInt] | Annotated[str, Field(pattern=r"^(auto|-1|\d+(,\d+)*)$")]
+    max_time: dict[Literal["weeks", "days", "hours", "minutes", "seconds"], NonNegativeInt] | str | None
+    accumulate_grad_batches: PositiveInt
+    gradient_clip_val: NonNegativeFloat | None
+    val_check_interval: PositiveInt | Annotated[float, Field(gt=0, le=1)]
+    check_val_every_n_epoch: PositiveInt | None
+    num_sanity_val_steps: Annotated[int, Field(ge=-1)]
+    log_every_n_steps: PositiveInt
+    limit_train_batches: NonNegativeInt | Share | None
+    limit_val_batches: NonNegativeInt | Share | None
+    overfit_batches: NonNegativeInt | Share
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainerConfig":
+        if self.max_steps == self.max_epochs == -1:
+            raise ValueError("trainer.max_steps=-1 and trainer.max_epochs=-1 never end; set one of them")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

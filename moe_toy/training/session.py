@@ -33,7 +33,7 @@ CONTENTS = {
     "strongest_tokens.csv": "which tokens belong most to each expert",
     "config.yaml": "the resolved config",
     "tokenizer.json": "the tokenizer it was trained with",
-    "checkpoints": "last.ckpt, best.ckpt; continue with ckpt_path=...",
+    "checkpoints": "last.ckpt, best.ckpt; continue with hydra.run.dir=... ckpt_path=auto",
     "wandb": "offline run: `wandb sync` its folder to see it online",
     "tensorboard": "`tensorboard --logdir` shows it",
 }

@@ -1,0 +1,140 @@
+"""Checkpoint files that appear whole or not at all, and that tell when they have been damaged."""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+END_OF_ZIP = b"PK\x05\x06"
+END_SIZE = 22  # without a comment, whose length is the last two bytes
+LABEL = b"sha256:"
+COMMENT_SIZE = len(LABEL) + 64
+TOO_MUCH = "it declares more data than it holds"
+
+
+class DamagedError(ValueError):
+    """Why a file cannot be what was once written to it."""
+
+
+def save_whole(content: Any, path: Path) -> None:
+    """Write beside `path`, sync, rename. The comment of the zip file that torch writes, which other readers pass over,
+    holds the SHA-256 of all before it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            hashing = _Hashing(file)
+            _save(content, hashing)
+            comment = LABEL + hashing.sha256.hexdigest().encode()
+            file.seek(-2, os.SEEK_END)
+            file.write(len(comment).to_bytes(2, "little") + comment)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_intact(path: Path) -> Any:
+    """What was saved at `path`, on the CPU; takes no more memory than the file is long."""
+    check_intact(path)
+    try:
+        # Mapped, since only then does torch hold what is declared against the length of the file.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch, pickle and zip each raise their own kinds
+        raise DamagedError(str(error).partition("\n")[0]) from error
+    size = path.stat().st_size
+    if any(tensor.nbytes > size for tensor in tensors_in(content)):
+        raise DamagedError(TOO_MUCH)
+    return content
+
+
+def check_intact(path: Path) -> None:
+    """Raise `DamagedError` unless the checksum is right, or there is none as in files of others, and no part is
+    packed: a kilobyte can unpack to gigabytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - END_SIZE - COMMENT_SIZE))
+        tail = file.read()
+        if tail[:4] == END_OF_ZIP and tail[END_SIZE:].startswith(LABEL):
+            if tail[END_SIZE - 2 : END_SIZE] != COMMENT_SIZE.to_bytes(2, "little"):
+                raise DamagedError("its end is garbled")
+            file.seek(0)
+            if _sha256(file, size - COMMENT_SIZE - 2) != tail[-64:].decode(errors="replace"):
+                raise DamagedError("its checksum is wrong")
+        elif tail[-END_SIZE:][:4] != END_OF_ZIP or tail[-2:] != b"\0\0":
+            raise DamagedError("its end is missing")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise DamagedError(str(error)) from error
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(p.file_size for p in parts) > size:
+        raise DamagedError(TOO_MUCH)
+
+
+def replace(part: Path, path: Path) -> None:
+    """Rename within a folder, so that the new name survives a loss of power."""
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def tensors_in(content: Any) -> Iterator[Tensor]:
+    """Every tensor in nested containers, each container once: a file can let one contain itself."""
+    seen, waiting = set(), [content]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, dict | list | tuple | set) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, dict) else item
+
+
+class _Hashing:
+    """A file that knows the SHA-256 of what was written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.sha256 = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.sha256.update(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error  # torch would hide it behind its own
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _save(content: Any, file: _Hashing) -> None:
+    try:
+        torch.save(content, file)
+    except (RuntimeError, OSError):
+        if file.error is not None:
+            raise OSError(file.error.errno, file.error.strerror, file.file.name) from None
+        raise
+
+
+def _sha256(file: BinaryIO, length: int) -> str:
+    """Of the first `length` bytes and of a zip file's end without comment."""
+    sha256 = hashlib.sha256()
+    while length > 0 and (block := file.read(min(length, 1 << 20))):
+        sha256.update(block)
+        length -= len(block)
+    sha256.update(b"\0\0")
+    return sha256.hexdigest()

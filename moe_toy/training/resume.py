@@ -1,0 +1,57 @@
+"""Where a run begins: anew, or from a checkpoint; and that it is alone in its directory."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_only
+
+from moe_toy.errors import UserError
+from moe_toy.training.checkpoint import load_checkpoint
+from moe_toy.training.checkpoint_folder import AUTO, candidates, last_good
+
+log = logging.getLogger(__name__)
+
+
+def starting_point(ckpt_path: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint to start from. `auto` is the newest undamaged one of `run_dir`, or none if it has none."""
+    if ckpt_path == AUTO:
+        found = last_good(run_dir)
+        log.info("continuing from %s", found) if found else log.info("no checkpoint in %s: a new run", run_dir)
+        return found
+    if ckpt_path is None and rank_zero_only.rank == 0 and candidates(run_dir):
+        raise UserError(
+            f"run_dir: {run_dir} holds a run already; continue it with ckpt_path=auto, or choose another hydra.run.dir"
+        )
+    return Path(ckpt_path) if ckpt_path is not None else None
+
+
+def logger_options(start: Path | None, run_dir: Path) -> dict[str, dict[str, Any]]:
+    """What makes loggers go on with the curves of the run that is continued, if it is continued in its directory."""
+    if start is None or not start.resolve().is_relative_to(run_dir.resolve()):
+        return {}
+    state = load_checkpoint(start).get("loggers", {})
+    names = {"csv_rows": ("csv", "keep_rows"), "wandb_id": ("wandb", "id")}
+    return {group: {key: state[name]} for name, (group, key) in names.items() if name in state}
+
+
+@contextmanager
+def alone_in(run_dir: Path) -> Iterator[None]:
+    """Refuse a second process in a run directory. The system frees the lock of one that dies, however it dies."""
+    if rank_zero_only.rank != 0:
+        yield  # rank 0 holds it
+        return
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"run_dir: another process is training in {run_dir}; wait for it, stop it, or choose another hydra.run.dir"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

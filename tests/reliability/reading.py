@@ -1,0 +1,76 @@
+"""Every reader of files that may come from somebody else, with a small valid file to start from."""
+
+from collections import deque
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from moe_toy.data.readers import read_documents
+from moe_toy.data.tokenizer import Tokenizer, train
+from moe_toy.routing import RoutingTrace
+from moe_toy.training.checkpoint import load_checkpoint, model_config, model_state
+from moe_toy.training.checkpoint_file import save_whole
+from tests.model.conftest import MODEL, MOE
+
+TEXTS = ["one two three", "vier fünf sechs", "七八九 " * 30]
+
+
+def documents(path: Path) -> None:
+    deque(read_documents(path, 100), maxlen=0)
+
+
+def checkpoint(path: Path) -> None:
+    content = load_checkpoint(path)
+    model_config(content)
+    model_state(content)
+
+
+def tokenizer(path: Path) -> None:
+    loaded = Tokenizer.load(path)
+    _ = loaded.token_bytes
+    loaded.encode(TEXTS)
+
+
+def write_parquet(path: Path) -> None:
+    pq.write_table(pa.table({"text": TEXTS * 5, "number": range(15)}), path)
+
+
+def write_jsonl(path: Path) -> None:
+    path.write_text("".join(f'{{"text": "{text}", "n": 1}}\n' for text in TEXTS))
+
+
+def write_txt(path: Path) -> None:
+    path.write_text("\n\n".join(TEXTS * 3))
+
+
+def write_trace(path: Path) -> None:
+    ids = torch.stack([torch.randperm(6, generator=torch.manual_seed(0))[:2] for _ in range(24)]).view(2, 3, 4, 2)
+    RoutingTrace(
+        expert_ids=ids, token_ids=torch.arange(12).view(3, 4), num_experts=6, layer_ids=(0, 1), vocab_size=20
+    ).save(path)
+
+
+def write_checkpoint(path: Path) -> None:
+    config = {"model": MODEL | {"moe": MOE}}
+    torch.save({"hyper_parameters": config, "state_dict": {"model.a": torch.randn(9)}, "global_step": 3}, path)
+
+
+def write_own_checkpoint(path: Path) -> None:
+    save_whole({"state_dict": {"model.a": torch.randn(9)}, "hyper_parameters": {"model": MODEL | {"moe": MOE}}}, path)
+
+
+def write_tokenizer(path: Path) -> None:
+    train(TEXTS, 262).backend.save(str(path))
+
+
+READERS = {
+    "a.parquet": (write_parquet, documents),
+    "a.jsonl": (write_jsonl, documents),
+    "a.txt": (write_txt, documents),
+    "a.safetensors": (write_trace, RoutingTrace.load),
+    "plain.ckpt": (write_checkpoint, checkpoint),
+    "own.ckpt": (write_own_checkpoint, checkpoint),
+    "tokenizer.json": (write_tokenizer, tokenizer),
+}

@@ -1,0 +1,104 @@
+"""Files that somebody damaged or made to harm are refused in one line, with bounded memory and time."""
+
+import json
+import random
+import struct
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from moe_toy.data import readers
+from moe_toy.errors import UserError
+from tests.reliability.fuzzing import bounds, finding, mutate
+from tests.reliability.reading import READERS, write_tokenizer
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_files_are_read_or_refused(name, tmp_path):
+    write, read = READERS[name]
+    path, draw = tmp_path / name, random.Random(name)
+    write(path)
+    original = path.read_bytes()
+    assert finding(read, path) is None
+    for _ in range(100):
+        damaged = mutate(original, draw)
+        path.write_bytes(damaged)
+        assert finding(read, path) is None, repr(damaged)
+
+
+def numbers_for_text(path):
+    pq.write_table(pa.table({"text": [1, 2]}), path)
+
+
+def another_column(path):
+    pq.write_table(pa.table({"body": ["a"]}), path)
+
+
+def declares_ten_gigabytes(path):
+    header = json.dumps({"expert_ids": {"dtype": "U8", "shape": [10**10], "data_offsets": [0, 10**10]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+def declares_a_long_header(path):
+    path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
+
+
+def vocabulary_with_a_huge_id(path):
+    write_tokenizer(path)
+    content = json.loads(path.read_text())
+    content["model"]["vocab"]["a"] = 2**31
+    path.write_text(json.dumps(content))
+
+
+def lines_of(text: str):
+    return lambda path: path.write_text(text + "\n")
+
+
+def saved(content):
+    return lambda path: torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        pytest.param("a.parquet", numbers_for_text, id="numbers for text"),
+        pytest.param("a.parquet", another_column, id="another column"),
+        pytest.param("a.jsonl", lines_of("[" * 100_000), id="deep nesting"),
+        pytest.param("a.jsonl", lines_of('{"text": ' + "9" * 5000 + "}"), id="a number of 5000 digits"),
+        pytest.param("a.jsonl", lines_of('{"text": NaN}'), id="NaN for text"),
+        pytest.param("a.safetensors", declares_ten_gigabytes, id="10 GB declared"),
+        pytest.param("a.safetensors", declares_a_long_header, id="a header of 4 exabytes"),
+        pytest.param("plain.ckpt", saved({"state_dict": [1]}), id="a list for the state"),
+        pytest.param("plain.ckpt", saved({"state_dict": {"a": 1}}), id="a number for a tensor"),
+        pytest.param("plain.ckpt", saved({"state_dict": {}, "hyper_parameters": {"model": 3}}), id="no config"),
+        pytest.param("tokenizer.json", lines_of("{}"), id="no tokenizer"),
+        pytest.param("tokenizer.json", vocabulary_with_a_huge_id, id="a huge id"),
+    ],
+)
+def test_hostile_files_are_refused(name, write, tmp_path):
+    write(tmp_path / name)
+    with pytest.raises(UserError) as refusal, bounds():
+        READERS[name][1](tmp_path / name)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_without_line_ends_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "LONGEST_LINE", 1000)
+    (tmp_path / "a.txt").write_text("x" * 1001)
+    with pytest.raises(UserError, match="the line at byte 0 has more than 1000 bytes"):
+        READERS["a.txt"][1](tmp_path / "a.txt")
+
+
+def test_tokens_damaged_by_hand_stop_the_run_and_lost_ones_are_made_anew(run, tmp_path):
+    steps = ["trainer.max_steps=1", "callbacks=none", f"data.root={tmp_path / 'cache'}"]
+    run(tmp_path / "first", *steps)
+    (tokens,) = (tmp_path / "cache" / "tokens").glob("*/fruit-train.uint16")
+    damaged = bytearray(tokens.read_bytes())
+    damaged[100] ^= 1
+    tokens.write_bytes(damaged)
+    with pytest.raises(UserError, match=rf"{tokens} is damaged; remove its folder"):
+        run(tmp_path / "second", *steps)
+    tokens.unlink()
+    run(tmp_path / "third", *steps)

@@ -1,0 +1,103 @@
+"""NaN and infinity never reach the weights."""
+
+import logging
+
+import pandas as pd
+import pytest
+import torch
+
+from moe_toy.balance.base import LoadBalancer
+from moe_toy.callbacks.load_balance import LoadBalanceCallback, warn_of_collapse
+from moe_toy.callbacks.nonfinite import place_of_nonfinite
+from moe_toy.errors import UserError
+from moe_toy.model.transformer import MoETransformer
+from moe_toy.routing import TokenBatch
+from moe_toy.training.lit_moe import LitMoE
+
+SHORT = ["trainer.max_steps=6", "trainer.val_check_interval=2", "trainer.accumulate_grad_batches=1", "callbacks=none"]
+SKIP = ["callbacks.nonfinite.on_nonfinite=skip", "callbacks.nonfinite.max_skips=2"]
+
+
+def weights(run_dir, name="last.ckpt"):
+    return torch.load(run_dir / "checkpoints" / name, weights_only=True)["state_dict"]
+
+
+@pytest.fixture
+def poison_loss(monkeypatch):
+    """`poison_loss(value, 5)`: the loss of the fifth micro-batch is multiplied by it."""
+
+    def poison(value: float, *numbers: int) -> None:
+        original, calls = LitMoE.training_step, []
+
+        def step(self, batch, batch_idx):
+            calls.append(None)
+            output = original(self, batch, batch_idx)
+            return output | {"loss": output["loss"] * value} if len(calls) in numbers else output
+
+        monkeypatch.setattr(LitMoE, "training_step", step)
+
+    return poison
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+def test_a_bad_loss_stops_the_run_before_the_update(run, tmp_path, poison_loss, value):
+    poison_loss(value, 3)
+    with pytest.raises(UserError) as stop:
+        run(tmp_path / "run", *SHORT)
+    for part in (
+        "step 3: the gradient of unembedding.weight is not finite",
+        "step-000000002.ckpt",
+        "on_nonfinite=skip",
+    ):
+        assert part in str(stop.value)
+    run(tmp_path / "whole", *SHORT)
+    run(tmp_path / "run", *SHORT, "ckpt_path=auto")
+    for name, expected in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "run")[name], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [
+        ("blocks.1.ffn_norm.weight", float("nan"), "weight blocks.1.ffn_norm.weight is not finite"),
+        ("blocks.1.ffn_norm.weight", 3e38, "the output of blocks.1.ffn_norm is not finite"),
+    ],
+    ids=["weight", "output"],
+)
+def test_the_layer_is_named(make_config, name, value, place):
+    config = make_config()
+    model = MoETransformer(config, LoadBalancer(num_layers=2, num_experts=config.moe.num_experts))
+    with torch.no_grad():
+        model.get_parameter(name).fill_(value)
+    assert place_of_nonfinite(model, [TokenBatch(torch.arange(8)[None], torch.zeros(1, dtype=torch.int64))]) == place
+    assert model.training
+
+
+def test_a_step_can_be_skipped(run, tmp_path, poison_loss, caplog):
+    caplog.set_level(logging.WARNING)
+    poison_loss(float("nan"), 3, 4)
+    run(tmp_path / "run", *SHORT, *SKIP, "callbacks.checkpoint.keep_last=9")
+    assert "this step is skipped" in caplog.text
+    before, after = weights(tmp_path / "run", "step-000000002.ckpt"), weights(tmp_path / "run", "step-000000004.ckpt")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(after["model.embedding.weight"], weights(tmp_path / "run")["model.embedding.weight"])
+    assert pd.read_csv(tmp_path / "run" / "metrics.csv")["train/skipped_steps"].max() == 2
+
+
+def test_too_many_skips_in_a_row_stop_the_run(run, tmp_path, poison_loss):
+    poison_loss(float("nan"), 3, 4, 5)
+    with pytest.raises(UserError, match="step 5: "):
+        run(tmp_path / "run", *SHORT, *SKIP)
+
+
+def test_collapse_of_routing_is_a_warning(caplog):
+    warn_of_collapse({0: 0.2, 3: 0.5}, warn_above=0.25)
+    assert [record.getMessage() for record in caplog.records] == [
+        "routing collapses: 50 % of the experts of layer 3 serve no token"
+    ]
+
+
+def test_collapse_is_seen_in_validation(curves, trace, caplog):
+    trace.expert_ids[:] = torch.arange(2)  # of six
+    curves(LoadBalanceCallback(segment_length=16, per_layer=False, warn_dead_fraction=0.25), trace)
+    assert len(caplog.records) == 3

@@ -1,0 +1,77 @@
+"""A run that was stopped or died continues to exactly the end that it would have had."""
+
+import os
+import signal
+
+import pytest
+
+from tests.reliability.compare import assert_same_end
+
+SHORT = [
+    "trainer.max_steps=6",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.val_check_interval=4",
+    "data.validation_batch_size=2",
+    "callbacks=none",
+    "+callbacks.saturation={_target_:moe_toy.callbacks.saturation.SaturationCallback,probe_batches:2,per_layer:false}",
+]
+
+
+class PowerLoss(Exception):  # noqa: N818
+    """Nothing is saved any more."""
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def crash() -> None:
+    raise PowerLoss
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    """The uninterrupted run of a balancing scheme."""
+    runs = {}
+
+    def of(balance: str):
+        if balance not in runs:
+            folder = tmp_path_factory.mktemp("whole") / balance
+            runs[balance] = run(folder, *SHORT, f"balance={balance}")
+        return runs[balance]
+
+    return of
+
+
+# 6 steps of 2 micro-batches; 2 validation batches before the first step and after steps 2, 4 and 6.
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(("training_step", 3, "global_batch", terminate), id="in the middle of a step"),
+        pytest.param(("training_step", 4, "loss_free", terminate), id="before a validation"),
+        pytest.param(("training_step", 5, "loss_free", terminate), id="right after a checkpoint"),
+        pytest.param(("training_step", 6, "global_batch", terminate), id="without a validation"),
+        pytest.param(("validation_step", 1, "loss_free", terminate), id="in the first validation"),
+        pytest.param(("validation_step", 3, "loss_free", terminate), id="in a validation"),
+        pytest.param(("validation_step", 6, "global_batch", terminate), id="at the end of a validation"),
+        pytest.param(("validation_step", 7, "loss_free", terminate), id="in the last validation"),
+        pytest.param(("training_step", 3, "loss_free", crash), id="crash before any checkpoint"),
+        pytest.param(("training_step", 8, "global_batch", crash), id="crash while training"),
+        pytest.param(("validation_step", 8, "loss_free", crash), id="crash while validating"),
+    ],
+)
+def test_a_run_continues_exactly(run, whole, at_call, tmp_path, case):
+    hook, number, balance, fault = case
+    at_call(hook, number, fault)
+    with pytest.raises((SystemExit, PowerLoss)):
+        run(tmp_path / "run", *SHORT, f"balance={balance}")
+    run(tmp_path / "run", *SHORT, f"balance={balance}", "ckpt_path=auto")
+    assert_same_end(whole(balance), tmp_path / "run")
+
+
+def test_other_numbers_of_data_workers_change_nothing(run, whole, at_call, tmp_path):
+    at_call("training_step", 5, terminate)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", *SHORT, "balance=loss_free", "data.num_workers=2")
+    run(tmp_path / "run", *SHORT, "balance=loss_free", "data.num_workers=1", "ckpt_path=auto")
+    assert_same_end(whole("loss_free"), tmp_path / "run")
