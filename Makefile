@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/.ready
 
-.PHONY: train test lint setup clean
+.PHONY: train test lint soak fuzz setup clean
 
 train: setup  ## train the default nano model (ARGS="moe=shared_experts ..." to change it)
 	$(VENV)/bin/python train.py $(ARGS)
@@ -14,6 +14,12 @@ test: lint  ## lint and test (ARGS="tests/model" to choose)
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+soak: setup  ## two hours of watched training
+	$(VENV)/bin/python -m tests.reliability.soak $(ARGS)
+
+fuzz: setup  ## damaged files for every reader
+	$(VENV)/bin/python -m tests.reliability.fuzz $(ARGS)
 
 setup: $(READY)
 
