@@ -89,49 +89,14 @@ def check(cfg: DictConfig) -> None:
     import torch
 
     from moe_toy.constructor_check import check_constructors
-    from moe_toy.errors import UserError
-    from moe_toy.training.accumulation import accumulated_alone
-    from moe_toy.training.checkpoint import check_fits
-    from moe_toy.training.checkpoint_folder import AUTO
-    from moe_toy.training.config import OptimizerConfig, RunConfig, TrainerConfig
-    from moe_toy.training.sharded_checkpoint import is_sharded
+    from moe_toy.training.preflight import check_numbers, check_together
 
     values = OmegaConf.to_container(OmegaConf.merge(cfg, PLACE), resolve=True)
-    RunConfig(**{key: values[key] for key in ("seed", "ckpt_path", "init_from", "sweep_name", "threads")})
-    TrainerConfig(**values["trainer"])
-    accumulated = accumulated_alone(
-        cfg.global_batch_size,
-        batch_size=cfg.data.batch_size,
-        accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
-    )
-    OptimizerConfig(**values["optimizer"]).check_trainer(
-        gradient_clip_val=cfg.trainer.gradient_clip_val, accumulate_grad_batches=accumulated
-    )
+    check_numbers(values)
     with torch.device("meta"):
         model = build_model(cfg)
     check_constructors(values)  # this one loads what it checks, so it comes after what is quick
-    for key in ("sequence_length", "validation_length"):
-        if cfg.data[key] > model.config.max_seq_len:
-            raise UserError(
-                f"data.{key} ({cfg.data[key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
-                f"lower data.{key} or raise model.max_seq_len"
-            )
-    if model.balancer.looks_ahead and cfg.trainer.overfit_batches:
-        raise UserError(
-            "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "
-            "use balance.estimate=prefix"
-        )
-    if cfg.ckpt_path not in (None, AUTO):
-        check_fits(Path(cfg.ckpt_path), model)
-        if is_sharded(Path(cfg.ckpt_path)) and isinstance(cfg.trainer.strategy, str):
-            raise UserError(
-                f"ckpt_path: {cfg.ckpt_path} is a folder of shards, which trainer.strategy={cfg.trainer.strategy} "
-                "cannot continue; use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
-            )
-    if cfg.init_from is not None:
-        if cfg.ckpt_path not in (None, AUTO):
-            raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
-        check_fits(Path(cfg.init_from), model, key="init_from")
+    check_together(values, model)
     instantiate(cfg.data).check()
 
 

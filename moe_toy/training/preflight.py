@@ -1,0 +1,54 @@
+"""What is wrong with the config of a run, found before anything is created for it."""
+
+from pathlib import Path
+from typing import Any
+
+from moe_toy.errors import UserError
+from moe_toy.model.transformer import MoETransformer
+from moe_toy.training.accumulation import accumulated_alone
+from moe_toy.training.checkpoint import check_fits
+from moe_toy.training.checkpoint_folder import AUTO
+from moe_toy.training.config import OptimizerConfig, RunConfig, TrainerConfig
+from moe_toy.training.sharded_checkpoint import is_sharded
+
+
+def check_numbers(values: dict[str, Any]) -> None:
+    """Each by itself, of the run, its trainer and its optimiser. Raises pydantic's error or a `UserError`."""
+    RunConfig(**{key: values[key] for key in ("seed", "ckpt_path", "init_from", "sweep_name", "threads")})
+    TrainerConfig(**values["trainer"])
+    accumulated = accumulated_alone(
+        values["global_batch_size"],
+        batch_size=values["data"]["batch_size"],
+        accumulate_grad_batches=values["trainer"]["accumulate_grad_batches"],
+    )
+    OptimizerConfig(**values["optimizer"]).check_trainer(
+        gradient_clip_val=values["trainer"]["gradient_clip_val"], accumulate_grad_batches=accumulated
+    )
+
+
+def check_together(values: dict[str, Any], model: MoETransformer) -> None:
+    """Text, trainer and checkpoints against the model. Raises a `UserError`."""
+    for key in ("sequence_length", "validation_length"):
+        if values["data"][key] > model.config.max_seq_len:
+            raise UserError(
+                f"data.{key} ({values['data'][key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
+                f"lower data.{key} or raise model.max_seq_len"
+            )
+    if model.balancer.looks_ahead and values["trainer"]["overfit_batches"]:
+        raise UserError(
+            "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "
+            "use balance.estimate=prefix"
+        )
+    ckpt_path, init_from = values["ckpt_path"], values["init_from"]
+    if ckpt_path not in (None, AUTO):
+        if init_from is not None:
+            raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
+        check_fits(Path(ckpt_path), model)
+        strategy = values["trainer"]["strategy"]
+        if is_sharded(Path(ckpt_path)) and isinstance(strategy, str):
+            raise UserError(
+                f"ckpt_path: {ckpt_path} is a folder of shards, which trainer.strategy={strategy} cannot continue; "
+                "use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
+            )
+    if init_from is not None:
+        check_fits(Path(init_from), model, key="init_from")
