@@ -35,10 +35,13 @@ NAMES = {
 
 
 def read_run(folder: Path) -> dict[str, object]:
-    balance = yaml.safe_load((folder / "config.yaml").read_text())["balance"]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    balance = config["balance"]
     scheme = balance.get("scope", "loss_free" if "rate" in balance else "none")
     estimate = balance.get("estimate")
     last = pd.read_csv(folder / "metrics.csv").dropna(subset="val/loss").iloc[-1]
+    if last["step"] != config["trainer"]["max_steps"]:
+        raise SystemExit(f"{folder} stopped at step {last['step']:.0f}; finish it first")
     values = {name: last[key] for name, key in COLUMNS.items()}
     return {"scheme": scheme, "estimate": estimate, "coefficient": balance.get("coefficient"), **values}
 
@@ -54,7 +57,10 @@ def draw(table: pd.DataFrame) -> plt.Figure:
         for scheme, (marker, colour) in OTHER.items():
             rows = table[table.scheme == scheme]
             axis.scatter(rows[x], rows[y], 70, color=colour, marker=marker, label=scheme)
-        axis.set_xscale("log" if x != "srp16" else "linear")
+        if x == "global_max_violation":
+            axis.set_xscale("log")
+            axis.set_xticks([0.3, 0.5, 1, 2, 4], ["0.3", "0.5", "1", "2", "4"])
+            axis.minorticks_off()
         axis.set(xlabel=NAMES[x], ylabel=NAMES[y])
         axis.grid(alpha=0.25)
     axes[0].legend(frameon=False, fontsize=8, title="load evened over", title_fontsize=8)

@@ -1,7 +1,6 @@
 """Whole evaluations by `evaluate.py` on small text: what they leave behind, how they go on, what they refuse."""
 
 import json
-import random
 import sys
 from dataclasses import replace
 
@@ -19,24 +18,13 @@ from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
-from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, WORDS, tiny_model
+from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF
-from tests.test_train import EIGHT_EXPERTS, SMALL
+from tests.small_run import EIGHT_EXPERTS, SMALL, WORDS
 
 TABLES = {"srp", "cache", "specialization", "load", "tokens", "balance", "nulls", "correlations", "loss", "text"}
 QUICK = ["metrics.segment_lengths=[4,16]", "metrics.cache_stride=1", "metrics.intervals=false", "threads=1"]
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """Two domains of random words."""
-    folder = tmp_path_factory.mktemp("texts")
-    for domain, words in WORDS.items():
-        draw = random.Random(domain)
-        documents = [" ".join(draw.choices(words, k=120)) for _ in range(60)]
-        (folder / f"{domain}.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in documents))
-    return folder
 
 
 @pytest.fixture(scope="module")

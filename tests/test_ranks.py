@@ -12,7 +12,7 @@ import torch
 from moe_toy.training.checkpoint import load_checkpoint
 from tests.paths import ROOT
 from tests.rank import train_in
-from tests.test_train import EIGHT_EXPERTS, SMALL, texts  # noqa: F401 (texts is a fixture)
+from tests.small_run import EIGHT_EXPERTS, SMALL
 
 ON_CPUS = ["trainer.accelerator=cpu", "trainer.precision=32-true"]
 STRONG = "balance.coefficient=1.0"
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def common(texts, folder):  # noqa: F811
+def common(texts, folder):
     places = [f"data.source.path={texts}", f"data.root={folder / 'cache'}"]
     rest = ["callbacks=none", "logger=none", "trainer.val_check_interval=1.0"]
     return [*SMALL, *EIGHT_EXPERTS, *places, *rest]

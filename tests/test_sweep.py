@@ -15,14 +15,14 @@ import train
 from moe_toy.command_line import run_checked
 from moe_toy.sweep.record import State, read_record
 from tests.paths import CONF, ROOT
-from tests.test_train import EIGHT_EXPERTS, SMALL, texts  # noqa: F401  a fixture
+from tests.small_run import EIGHT_EXPERTS, SMALL
 
 STEPS, BEAT = 60, 5
 PATIENCE = 120
 
 
 @pytest.fixture
-def arguments(texts, tmp_path, monkeypatch):  # noqa: F811
+def arguments(texts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}"]
     return [*SMALL, *EIGHT_EXPERTS, *places, "logger=csv", "callbacks=none"]

@@ -8,6 +8,7 @@ import torch
 from moe_toy.data.domains import FileDomains
 from moe_toy.data.tokenizer import train
 from moe_toy.evaluation.samples import Samples
+from tests.small_run import WORDS
 
 NUM_EXPERTS, TOP_K = 16, 2
 SIZES = {
@@ -84,10 +85,6 @@ NLLB = {
     "max_position_embeddings": 128,
 }
 BOTH_SIDES = {"switch_transformers": ("SwitchTransformersConfig", SWITCH), "nllb_moe": ("NllbMoeConfig", NLLB)}
-WORDS = {
-    "fruit": ["apple", "pear", "plum", "cherry", "grape", "melon", "peach", "fig"],
-    "numbers": ["one", "two", "three", "four", "five", "six", "seven", "eight"],
-}
 
 
 def tiny_model(family: str, **changes):

@@ -1,7 +1,5 @@
 """Runs that can be struck by a fault, and continued."""
 
-import random
-
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -10,18 +8,7 @@ from moe_toy.training.lit_moe import LitMoE
 from tests.callbacks.conftest import curves, subject, trace  # noqa: F401
 from tests.model.conftest import make_config  # noqa: F401
 from tests.paths import CONF
-from tests.test_train import EIGHT_EXPERTS, SMALL, WORDS
-
-
-@pytest.fixture(scope="session")
-def texts(tmp_path_factory):
-    """Two domains of random words."""
-    folder = tmp_path_factory.mktemp("texts")
-    for domain, words in WORDS.items():
-        draw = random.Random(domain)
-        documents = [" ".join(draw.choices(words, k=120)) for _ in range(60)]
-        (folder / f"{domain}.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in documents))
-    return folder
+from tests.small_run import EIGHT_EXPERTS, SMALL
 
 
 @pytest.fixture(scope="session")

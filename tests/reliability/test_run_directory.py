@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -85,6 +86,7 @@ def test_what_cannot_be_written_is_told_in_one_line(monkeypatch, capsys, code):
 def test_wandb_goes_on_under_the_same_id(run, tmp_path):
     steps = ["logger=wandb", "callbacks=none", "trainer.val_check_interval=1"]
     run(tmp_path / "run", *steps, "trainer.max_steps=1")
+    time.sleep(1)  # W&B names folders by the second
     run(tmp_path / "run", *steps, "trainer.max_steps=2", "ckpt_path=auto")
     ids = [path.name.rpartition("-")[2] for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
     assert len(ids) == 2
