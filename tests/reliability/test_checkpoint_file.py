@@ -96,6 +96,7 @@ def test_the_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
 
 
 def in_a_process(job) -> int:
+    """`job` must not compute on large tensors: a forked process has none of torch's threads, and would wait for them."""
     if (process := os.fork()) == 0:
         try:
             job()
@@ -105,10 +106,12 @@ def in_a_process(job) -> int:
 
 
 def test_a_full_disk_leaves_the_old_file(path):
+    large = torch.zeros(100_000)
+
     def save_more_than_fits():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-        save_whole({"state_dict": {}, "global_step": torch.zeros(100_000)}, path)
+        save_whole({"state_dict": {}, "global_step": large}, path)
 
     os.waitpid(in_a_process(save_more_than_fits), 0)
     assert load_intact(path)["global_step"] == 7
