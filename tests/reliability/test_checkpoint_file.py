@@ -96,7 +96,7 @@ def test_the_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
 
 
 def in_a_process(job) -> int:
-    """`job` must not compute on large tensors: a forked process has none of torch's threads, and would wait for them."""
+    """`job` must not compute on large tensors: a forked process has none of torch's threads and would wait for them."""
     if (process := os.fork()) == 0:
         try:
             job()
