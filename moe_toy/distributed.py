@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 Item = TypeVar("Item")
 
@@ -15,6 +16,11 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     total = x.detach().clone()
     dist.all_reduce(total)
     return total
+
+
+def part_of_this_rank(x: Tensor) -> Tensor:
+    """The shard of a sharded tensor; `x` itself where it is whole."""
+    return x.to_local() if isinstance(x, DTensor) else x
 
 
 def join_over_ranks(items: list[Item]) -> list[Item]:

@@ -10,7 +10,7 @@ from pydantic import PositiveInt, validate_call
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from moe_toy.distributed import sum_over_ranks
+from moe_toy.distributed import part_of_this_rank, sum_over_ranks
 from moe_toy.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class NonfiniteCallback(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        gradients = [part_of_this_rank(p.grad) for p in module.parameters() if p.grad is not None]
         # One look at the device per step: a norm is finite only if every number is.
         norm = nn.utils.get_total_norm(gradients)
         is_wrong = sum_over_ranks((~torch.isfinite(norm + self.loss)).float())
