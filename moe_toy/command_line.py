@@ -17,10 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from moe_toy.errors import UserError
+from moe_toy.errors import EXIT_USER_ERROR, UserError
 from moe_toy.jobs import compose_sweep, jobs
 
-EXIT_USER_ERROR = 2
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer", "TrainerConfig": "trainer"}
 ALTERNATIVES = {"int", "float", "str"}

@@ -20,7 +20,7 @@ from moe_toy.data.pip_download import fetch
 from moe_toy.data.progress import with_progress
 from moe_toy.data.recipes.recipe import Recipe
 from moe_toy.data.recipes.selection import select
-from moe_toy.errors import UserError
+from moe_toy.errors import EXIT_USER_ERROR, UserError
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def main() -> None:
         folder = assemble(root, domains=domains, archives=arguments.archives)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_USER_ERROR)
     print_table(folder, domains or list(RECIPES))
     print(f"corpus: {folder} ({_megabytes(folder)})")
     if (root / "archives").exists():

@@ -6,9 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from moe_toy.errors import UserError
-
-EXIT_USER_ERROR = 2
+from moe_toy.errors import EXIT_USER_ERROR, UserError
 
 
 def run(command: Callable[..., None], module: str, meaning: str, keys: Mapping[str, str]) -> None:

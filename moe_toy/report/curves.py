@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from moe_toy.errors import UserError
+from moe_toy.errors import EXIT_USER_ERROR, UserError
 
 STEP = "step"
 PANELS: dict[str, dict[str, str]] = {
@@ -62,7 +62,7 @@ def main() -> None:
     try:
         print(save_curves(parser.parse_args().run_dir))
     except UserError as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(EXIT_USER_ERROR, f"error: {error}\n")
 
 
 if __name__ == "__main__":
