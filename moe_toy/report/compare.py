@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_toy.errors import UserError
+from moe_toy.metrics.agreement import correlations, sch_with_caches, srp_with_sch
 from moe_toy.report import paper
-from moe_toy.report.correlations import correlations, sch_with_caches, srp_with_sch
 from moe_toy.report.figures import comparison, context
 from moe_toy.report.hit_rates import at_ratio, model_curve
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
@@ -46,7 +46,8 @@ def write_comparison(folders: Sequence[Path], out_dir: Path) -> Path:
     length = _common_length(models)
     ranking = ranked(models)
     models = {name: models[name] for name in ranking.model}
-    pairs, real = srp_with_sch(models), sch_with_caches(models)
+    measured = {name: results.tables for name, results in models.items()}
+    pairs, real = srp_with_sch(measured), sch_with_caches(measured)
     found = correlations(pairs, real)
     tables = {"models": ranking, "srp_sch": pairs, "sch_caches": real, "correlations": found}
     summary = {
