@@ -26,11 +26,11 @@ def main(cfg: DictConfig) -> None:
     if cfg.sweep_name is None:
         run(cfg)
     else:
-        run_arm(Path(cfg.run_dir), lambda checkpoint: run(cfg, checkpoint))
+        cfg.ckpt_path = "auto"
+        run_arm(Path(cfg.run_dir), lambda: run(cfg))
 
 
-def run(cfg: DictConfig, checkpoint: Path | None = None) -> None:
-    """Train from the start, or from `checkpoint`, which takes the place of `ckpt_path`."""
+def run(cfg: DictConfig) -> None:
     import torch
     from lightning.pytorch import seed_everything
 
@@ -40,8 +40,6 @@ def run(cfg: DictConfig, checkpoint: Path | None = None) -> None:
 
     quieten()
     keep_freed_memory()
-    if checkpoint is not None:
-        cfg.ckpt_path = str(checkpoint)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)

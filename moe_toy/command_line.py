@@ -96,7 +96,10 @@ def explain(error: Exception, arguments: list[str], config_dir: Path, config: st
         if isinstance(cause, UserError):
             return one_line(str(cause))
     if "See https://hydra.cc" in text:
-        return f"{' '.join(arguments)}: not an override that Hydra can read; write key=value, lists as 'key=[1,2]'"
+        return (
+            f"{' '.join(arguments)}: not an override that Hydra can read; write key=value, lists as 'key=[1,2]', and a "
+            "value that holds = or , as \"key='VALUE'\""
+        )
     if match := re.search(r"Could not override '(.+?)'|Key '(.+?)' is not in struct", text):
         return explain_unknown_key(match[1] or match[2], arguments, known_keys(config_dir, config))
     text = re.sub(r"\s*full_key: \S*|\s*object_type=\S*|Set the environment variable HYDRA_FULL_ERROR.*", "", text)

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Integer
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from moe_toy.errors import UserError
@@ -25,17 +24,16 @@ from moe_toy.routing import RoutingTrace
 
 log = logging.getLogger(__name__)
 IMPORTED = (".safetensors", ".npz", ".npy")
+ARRAYS = ("routed_experts", "token_ids", "lengths")
+MOST_PACKED = 100  # a kilobyte of zeros can be packed to a few bytes
 
 
 def import_routed_experts(path: Path, *, num_experts: int, sequence_length: int) -> RoutingTrace:
     arrays = _read(path)
     experts, token_ids = arrays["routed_experts"], arrays["token_ids"].reshape(-1)
-    if experts.ndim != 3 or not np.issubdtype(experts.dtype, np.integer):
-        raise UserError(
-            f"{path}: 'routed_experts' has shape {experts.shape} and type {experts.dtype}; "
-            "it must be integers [token, layer, k]"
-        )
-    lengths = arrays.get("lengths", np.array([len(experts)])).astype(int)
+    if experts.ndim != 3 or not experts.shape[-1]:
+        raise UserError(f"{path}: 'routed_experts' has shape {experts.shape}; it must be [token, layer, k]")
+    lengths = arrays.get("lengths", np.array([len(experts)])).reshape(-1)
     token_ids = _fed_tokens(path, token_ids, lengths, len(experts))
     blocks = _blocks(lengths, sequence_length)
     if not blocks:
@@ -66,18 +64,31 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             beside = path.with_suffix(".tokens.npy")
             arrays = {"routed_experts": np.load(path), "token_ids": np.load(beside)}
         else:
-            arrays = dict(np.load(path)) if path.suffix == ".npz" else load_file(path)
+            arrays = _unpacked(path) if path.suffix == ".npz" else load_file(path)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing; save the ids of the tokens there") from None
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}); save the arrays again") from error
+    except Exception as error:  # numpy, zipfile, zlib and safetensors each raise their own kinds for a damaged file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}); save the arrays again") from error
     if missing := {"routed_experts", "token_ids"} - arrays.keys():
         raise UserError(f"{path} has no array '{min(missing)}', only {', '.join(sorted(arrays))}; add it")
+    for name in ARRAYS:
+        if name in arrays and not np.issubdtype(arrays[name].dtype, np.integer):
+            raise UserError(f"{path}: '{name}' has type {arrays[name].dtype}; it must be integers")
     return arrays
+
+
+def _unpacked(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as archive:
+        if sum(part.file_size for part in archive.zip.infolist()) > MOST_PACKED * path.stat().st_size:
+            raise ValueError(f"it unpacks to more than {MOST_PACKED} times its size")
+        return {name: np.asarray(archive[name]) for name in archive.files}  # a part that is no array comes as bytes
 
 
 def _fed_tokens(path: Path, token_ids: np.ndarray, lengths: np.ndarray, rows: int) -> np.ndarray:
     """The ids that belong to rows: without the last one of each sequence where it has no row."""
+    if lengths.min(initial=0) < 0 or lengths.max(initial=0) > rows:
+        raise UserError(f"{path}: 'lengths' must be between 0 and the {rows} rows of routed experts")
     if lengths.sum() != rows:
         raise UserError(f"{path}: 'lengths' sum to {lengths.sum()}, but there are {rows} rows of routed experts")
     if len(token_ids) == rows:

@@ -14,10 +14,10 @@ from moe_toy.sweep.record import Record, State, lock, read_record
 log = logging.getLogger(__name__)
 
 
-def run_arm(directory: Path, train: Callable[[Path | None], None]) -> None:
-    """Call `train` with the checkpoint to go on from, or None, unless the arm is finished or running elsewhere.
+def run_arm(directory: Path, train: Callable[[], None]) -> None:
+    """Call `train`, unless the arm is finished or running elsewhere.
 
-    A failure is recorded and logged, not raised: the other arms go on. Heavy imports wait until there is work.
+    A failure is recorded and logged, not raised: the other arms go on.
     """
     if read_record(directory).state is State.DONE:
         log.info("finished earlier: %s", directory.name)
@@ -29,17 +29,12 @@ def run_arm(directory: Path, train: Callable[[Path | None], None]) -> None:
         log.warning("another process is training %s", directory.name)
 
 
-def _train_and_record(directory: Path, train: Callable[[Path | None], None]) -> None:
-    from moe_toy.training.checkpoint_folder import last_good  # imports torch
-
+def _train_and_record(directory: Path, train: Callable[[], None]) -> None:
     started, before = time.monotonic(), read_record(directory).seconds
     Record(State.RUNNING, before).write(directory)
-    checkpoint = last_good(directory)
-    if checkpoint is not None:
-        log.info("going on from %s", checkpoint)
     state, message = State.DONE, None
     try:
-        train(checkpoint)
+        train()
     except Exception as error:
         log.exception("%s failed", directory.name)
         state, message = State.FAILED, " ".join(f"{type(error).__name__}: {error}".split())

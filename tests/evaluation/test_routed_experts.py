@@ -52,12 +52,15 @@ def test_sequences_are_never_mixed_and_their_last_tokens_have_no_routing(tmp_pat
     [
         ({"token_ids": np.arange(3)}, "3 token ids for 11 rows"),
         ({"lengths": np.array([5, 5])}, "'lengths' sum to 10, but there are 11 rows"),
-        ({"routed_experts": np.zeros((ROWS, 2), np.int32)}, r"must be integers \[token, layer, k\]"),
+        ({"lengths": np.array([12, -1])}, "'lengths' must be between 0 and the 11 rows"),
+        ({"routed_experts": np.zeros((ROWS, 2), np.int32)}, r"must be \[token, layer, k\]"),
+        ({"routed_experts": np.zeros((ROWS, 2, 0), np.int32)}, r"must be \[token, layer, k\]"),
+        ({"token_ids": np.ones(ROWS)}, "'token_ids' has type float64; it must be integers"),
         ({"routed_experts": np.zeros((ROWS, 1, 2), np.int32)}, "none is an MoE layer"),
         ({"routed_experts": np.full((ROWS, 1, 2), [3, 9], np.int32)}, "'expert_ids' holds 9"),
         ({"token_ids": None}, "has no array 'token_ids', only routed_experts"),
     ],
-    ids=["tokens", "lengths", "shape", "all dense", "too few experts", "missing"],
+    ids=["tokens", "lengths", "negative", "shape", "no k", "type", "all dense", "too few experts", "missing"],
 )
 def test_what_does_not_fit_is_told(tmp_path, routed, change, message):
     arrays = {"routed_experts": routed, "token_ids": np.arange(ROWS)} | change
@@ -75,3 +78,9 @@ def test_token_ids_beside_an_npy_are_needed(tmp_path, routed):
     np.save(tmp_path / "a.npy", routed)
     with pytest.raises(UserError, match=r"a.tokens.npy is missing"):
         import_routed_experts(tmp_path / "a.npy", num_experts=EXPERTS, sequence_length=4)
+
+
+def test_a_small_file_cannot_unpack_to_a_huge_one(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", routed_experts=np.zeros((10**6, 1, 2), np.int8), token_ids=np.zeros(10**6))
+    with pytest.raises(UserError, match="unpacks to more than 100 times its size"):
+        import_routed_experts(tmp_path / "a.npz", num_experts=EXPERTS, sequence_length=4)

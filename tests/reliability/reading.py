@@ -3,12 +3,14 @@
 from collections import deque
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from moe_toy.data.readers import read_documents
 from moe_toy.data.tokenizer import Tokenizer, train
+from moe_toy.evaluation.routed_experts import import_routed_experts
 from moe_toy.routing import RoutingTrace
 from moe_toy.training.checkpoint import load_checkpoint, model_config, model_state
 from moe_toy.training.checkpoint_file import save_whole
@@ -65,11 +67,30 @@ def write_tokenizer(path: Path) -> None:
     train(TEXTS, 262).backend.save(str(path))
 
 
+def chosen_experts() -> np.ndarray:
+    return np.random.default_rng(0).random((12, 2, 6)).argsort(-1)[..., :2].astype(np.int32)
+
+
+def write_routed_npz(path: Path) -> None:
+    np.savez_compressed(path, routed_experts=chosen_experts(), token_ids=np.arange(12), lengths=np.array([7, 5]))
+
+
+def write_routed_npy(path: Path) -> None:
+    np.save(path, chosen_experts())
+    np.save(path.with_suffix(".tokens.npy"), np.arange(12))
+
+
+def routed_experts(path: Path) -> None:
+    import_routed_experts(path, num_experts=6, sequence_length=2)
+
+
 READERS = {
     "a.parquet": (write_parquet, documents),
     "a.jsonl": (write_jsonl, documents),
     "a.txt": (write_txt, documents),
     "a.safetensors": (write_trace, RoutingTrace.load),
+    "routed.npz": (write_routed_npz, routed_experts),
+    "routed.npy": (write_routed_npy, routed_experts),
     "plain.ckpt": (write_checkpoint, checkpoint),
     "own.ckpt": (write_own_checkpoint, checkpoint),
     "tokenizer.json": (write_tokenizer, tokenizer),

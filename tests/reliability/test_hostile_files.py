@@ -3,6 +3,7 @@
 import json
 import random
 import struct
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,6 +53,12 @@ def vocabulary_with_a_huge_id(path):
     path.write_text(json.dumps(content))
 
 
+def parts_that_are_no_arrays(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("routed_experts.npy", b"no array")
+        archive.writestr("token_ids.npy", b"nor this")
+
+
 def lines_of(text: str):
     return lambda path: path.write_text(text + "\n")
 
@@ -70,6 +77,7 @@ def saved(content):
         pytest.param("a.jsonl", lines_of('{"text": NaN}'), id="NaN for text"),
         pytest.param("a.safetensors", declares_ten_gigabytes, id="10 GB declared"),
         pytest.param("a.safetensors", declares_a_long_header, id="a header of 4 exabytes"),
+        pytest.param("routed.npz", parts_that_are_no_arrays, id="bytes for arrays"),
         pytest.param("plain.ckpt", saved({"state_dict": [1]}), id="a list for the state"),
         pytest.param("plain.ckpt", saved({"state_dict": {"a": 1}}), id="a number for a tensor"),
         pytest.param("plain.ckpt", saved({"state_dict": {}, "hyper_parameters": {"model": 3}}), id="no config"),

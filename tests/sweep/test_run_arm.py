@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -11,48 +12,47 @@ from tests.paths import ROOT
 
 
 @pytest.fixture
-def calls():
-    return []
+def train():
+    return Mock()
 
 
-def test_a_new_arm_starts_without_a_checkpoint_and_is_done_afterwards(tmp_path, calls):
+def test_a_new_arm_is_trained_and_done_afterwards(tmp_path, train):
     assert read_record(tmp_path).state is State.TO_DO
-    run_arm(tmp_path, calls.append)
-    assert calls == [None]
+    run_arm(tmp_path, train)
+    train.assert_called_once_with()
     assert read_record(tmp_path).state is State.DONE
 
 
-def test_a_finished_arm_is_left_alone(tmp_path, calls):
+def test_a_finished_arm_is_left_alone(tmp_path, train):
     Record(State.DONE, 5.0).write(tmp_path)
-    run_arm(tmp_path, calls.append)
-    assert calls == []
+    run_arm(tmp_path, train)
+    train.assert_not_called()
     assert read_record(tmp_path) == Record(State.DONE, 5.0)
 
 
-def test_a_failure_is_recorded_in_one_line_not_raised_and_tried_again(tmp_path, calls):
-    def broken(checkpoint):
-        raise ValueError("no\nluck")
-
-    run_arm(tmp_path, broken)
+def test_a_failure_is_recorded_in_one_line_not_raised_and_tried_again(tmp_path, train):
+    train.side_effect = ValueError("no\nluck")
+    run_arm(tmp_path, train)
     record = read_record(tmp_path)
     assert (record.state, record.error) == (State.FAILED, "ValueError: no luck")
-    run_arm(tmp_path, calls.append)
+    train.side_effect = None
+    run_arm(tmp_path, train)
     assert read_record(tmp_path).state is State.DONE
-    assert len(calls) == 1
+    assert train.call_count == 2
 
 
-def test_the_seconds_of_all_tries_add_up(tmp_path, calls):
+def test_the_seconds_of_all_tries_add_up(tmp_path, train):
     Record(State.FAILED, 100.0, "ValueError: no luck").write(tmp_path)
-    run_arm(tmp_path, calls.append)
+    run_arm(tmp_path, train)
     assert 100 < read_record(tmp_path).seconds < 160
 
 
-def test_an_arm_that_another_process_trains_is_running_and_left_to_it(tmp_path, calls):
+def test_an_arm_that_another_process_trains_is_running_and_left_to_it(tmp_path, train):
     Record(State.RUNNING).write(tmp_path)
     with lock(tmp_path):
         assert read_record(tmp_path).state is State.RUNNING
-        run_arm(tmp_path, calls.append)
-    assert calls == []
+        run_arm(tmp_path, train)
+    train.assert_not_called()
     assert read_record(tmp_path).state is State.INTERRUPTED  # nobody holds the lock any more
 
 
