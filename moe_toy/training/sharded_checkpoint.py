@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 REST = "meta.pt"  # Lightning's name for what is no tensor
 PREFIX = "state_dict."
@@ -21,11 +19,13 @@ def load_sharded(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
 
     With `shapes_only` the weights are on the meta device, and no shard is read.
     """
+    import torch.distributed.checkpoint as dcp  # half a second
+
     reader = dcp.FileSystemReader(path)
     weights = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta" if shapes_only else "cpu")
         for name, entry in reader.read_metadata().state_dict_metadata.items()
-        if name.startswith(PREFIX) and isinstance(entry, TensorStorageMetadata)
+        if name.startswith(PREFIX) and isinstance(entry, dcp.metadata.TensorStorageMetadata)
     }
     if not shapes_only:
         with warnings.catch_warnings():
