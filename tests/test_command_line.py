@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -9,31 +10,14 @@ import train
 from moe_toy.command_line import run_checked
 from moe_toy.jobs import jobs
 from moe_toy.run_name import run_name
+from tests.conftest import never
 from tests.paths import CONF, ROOT
 
 
-def never(cfg=None):
-    raise AssertionError("a job started although its config is wrong")
-
-
 @pytest.fixture
-def complain(monkeypatch, tmp_path, capsys):
-    """`complain("moe.top_k=9")`: the line that the command line answers with."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            run_checked(never, (train.check, never), CONF, "train")
-        captured = capsys.readouterr()
-        assert stop.value.code == 2
-        assert captured.out == ""
-        assert captured.err.startswith("error: ")
-        assert captured.err.count("\n") == 1
-        assert not list(tmp_path.iterdir())
-        return captured.err
-
-    return run
+def complain(refusal):
+    """`complain("moe.top_k=9")`: the line that train.py answers with before it prepares anything."""
+    return partial(refusal, "train", (train.check, never))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +25,7 @@ def complain(monkeypatch, tmp_path, capsys):
     [
         (["moe.topk=4"], ["moe.topk: no such key", "given moe.topk=4", "did you mean moe.top_k?"]),
         (["moe=sparse"], ["moe/sparse", "shared_experts"]),
+        (["hydra.run.dir=/x/a=1,b=2"], ["not an override", """as "key='VALUE'\""""]),
         (["moe.top_k=eight"], ["moe.top_k", "valid integer", "'eight'"]),
         (["moe.top_k=0"], ["moe.top_k", "greater than 0", "given 0"]),
         (["moe.top_k=65"], ["moe.top_k (65) cannot exceed moe.num_experts (64)"]),

@@ -1,8 +1,8 @@
 """Whole evaluations by `evaluate.py` on small text: what they leave behind, how they go on, what they refuse."""
 
 import json
-import sys
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -13,7 +13,6 @@ from hydra.utils import instantiate
 
 import evaluate
 import train
-from moe_toy.command_line import run_checked
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
@@ -212,28 +211,10 @@ def test_defaults_in_yaml_and_python_agree():
     assert instantiate(cfg.metrics, _convert_="all") == MetricSettings()
 
 
-def never(cfg=None):
-    raise AssertionError("a job started although its config is wrong")
-
-
 @pytest.fixture
-def complain(monkeypatch, tmp_path, capsys):
-    """`complain("target.path=x")`: the line that the command line answers with, having changed nothing in `out`."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> str:
-        before = sorted(str(path) for path in tmp_path.rglob("*"))
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            run_checked(never, (evaluate.check, evaluate.prepare), CONF, "evaluate")
-        captured = capsys.readouterr()
-        assert stop.value.code == 2
-        assert captured.err.startswith("error: ")
-        assert captured.err.count("\n") == 1
-        assert sorted(str(path) for path in tmp_path.rglob("*")) == before
-        return captured.err
-
-    return run
+def complain(refusal):
+    """`complain("target.path=x")`: the line that evaluate.py answers with."""
+    return partial(refusal, "evaluate", (evaluate.check, evaluate.prepare))
 
 
 @pytest.mark.parametrize(
