@@ -93,6 +93,12 @@ def test_arms_of_a_seed_are_paired_and_every_arm_has_a_model(sweep_of, name):
     assert {arm.config["logger"]["wandb"]["group"] for arm in sweep.arms} == {name}
 
 
+@pytest.mark.parametrize("name", ["balance", "balance_horizon"])
+def test_balance_sweeps_cut_a_default_step_in_four(sweep_of, name):
+    default, arm = (sweep_of(f"sweep={sweep}", "seed=1").arms[0].config for sweep in ("paper", name))
+    assert arm["global_batch_size"] == 4 * arm["data"]["batch_size"] == default["data"]["batch_size"]
+
+
 def test_a_changed_config_is_refused_with_the_difference(sweep_of):
     keep(sweep_of("sweep=smoke").arms[0])
     with pytest.raises(UserError, match=r"arm=baseline was started .*: trainer.max_steps was 4, is now 9; undo"):

@@ -1,0 +1,53 @@
+"""A sweep of the paper's models as a picture: `python docs/draw_sweep.py outputs/sweeps/paper PICTURE.png`."""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from moe_toy.report import paper
+from moe_toy.report.student_t import mean_interval
+from moe_toy.report.sweep import read_sweep
+
+SRP = "routing/srp@16"
+IMBALANCE = {
+    "routing/load_cv@16": "imbalance within 16 tokens (CV)",
+    "routing/load_cv": "imbalance over everything (CV)",
+}
+GREY = "#888888"
+
+
+def draw(results: pd.DataFrame) -> plt.Figure:
+    figure, (bars, *scatters) = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
+    order = results.groupby("arm")[SRP].mean().sort_values().index
+    colours = dict(zip(order, plt.get_cmap("viridis").resampled(len(order)).colors, strict=True))
+    draw_bars(bars, results, colours)
+    for axis, (key, title) in zip(scatters, IMBALANCE.items(), strict=True):
+        for arm, runs in results.groupby("arm"):
+            axis.scatter(runs[key], runs[SRP], 40, color=colours[arm])
+            axis.annotate(arm, (runs[key].mean(), runs[SRP].mean()), (5, -9), textcoords="offset points", fontsize=7)
+        axis.set(xlabel=title, ylabel="local routing consistency (SRP@16)")
+        axis.grid(alpha=0.25)
+    return figure
+
+
+def draw_bars(axis: plt.Axes, results: pd.DataFrame, colours: dict[str, object]) -> None:
+    """Means with 95 % intervals over seeds; the paper's values as diamonds."""
+    numbers = paper.numbers()
+    published = numbers[numbers.study == "toy"].set_index("model").srp_16.rename(paper.ARM_OF_MODEL)
+    for arm, colour in colours.items():
+        mean, low, high = mean_interval(results[SRP][results.arm == arm].to_list())
+        axis.barh(arm, mean, color=colour, xerr=[[mean - low], [high - mean]], error_kw={"capsize": 3})
+    axis.scatter(published[list(colours)], list(colours), 45, "white", marker="D", edgecolors="black", zorder=3)
+    axis.set_xlabel("SRP@16, 95 % interval over seeds\n(diamonds: the paper, 1.43B)")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def main() -> None:
+    sweep, picture = map(Path, sys.argv[1:])
+    draw(read_sweep(sweep)).savefig(picture, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
