@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from moe_toy.errors import UserError
 from moe_toy.training.checkpoint import load_checkpoint
+from moe_toy.training.checkpoint_file import DamagedError
+from moe_toy.training.checkpoint_folder import check_whole
+from moe_toy.training.resume import starting_point
+from moe_toy.training.sharded_checkpoint import seal
 from tests.paths import ROOT
 from tests.rank import train_in
 from tests.small_run import EIGHT_EXPERTS, SMALL
@@ -118,6 +125,65 @@ def test_a_sharded_checkpoint_goes_on_with_another_number_of_ranks(common, on_tw
     alone = ["trainer.devices=1", "trainer.accumulate_grad_batches=4", f"ckpt_path={middle}"]
     launch(1, [(folder / "alone", [*overrides, *alone])], folder)
     check_equal(weights(folder / "alone"), weights(on_two_ranks["fsdp"]), atol=1e-5)
+
+
+@pytest.fixture
+def sharded(on_two_ranks, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(on_two_ranks["fsdp"] / "checkpoints" / "step-000000002.ckpt", tmp_path / "a.ckpt")
+
+
+def test_a_sharded_checkpoint_is_sealed_as_a_shell_can_check(sharded):
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=sharded, check=True)
+
+
+@pytest.mark.parametrize("name", ["__1_0.distcp", ".metadata", "meta.pt", "SHA256SUMS"])
+def test_damage_to_any_part_of_a_sharded_checkpoint_is_noticed(sharded, name):
+    check_whole(sharded)
+    damaged = bytearray((sharded / name).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (sharded / name).write_bytes(damaged)
+    with pytest.raises(DamagedError, match=r"is not what was written"):
+        check_whole(sharded)
+    with pytest.raises(UserError, match="is damaged"):
+        starting_point(str(sharded), sharded.parent)
+    (sharded / name).unlink()
+    with pytest.raises(DamagedError):
+        check_whole(sharded)
+
+
+def test_reading_a_sharded_checkpoint_executes_nothing(sharded):
+    (sharded / ".metadata").write_bytes(pickle.dumps(Touch(sharded / "touched")))
+    seal(sharded)
+    with pytest.raises(UserError, match=r"\.metadata names posix\.mkdir, which is no part of a checkpoint"):
+        load_checkpoint(sharded)
+    assert not (sharded / "touched").exists()
+
+
+def test_a_missing_shard_is_told_even_if_it_was_sealed_so(sharded):
+    (sharded / "__1_0.distcp").unlink()
+    seal(sharded)
+    with pytest.raises(UserError, match="its shards do not fit together"):
+        load_checkpoint(sharded)
+
+
+class Touch:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_sharded_checkpoint_cannot_declare_more_than_it_holds(sharded):
+    with (sharded / ".metadata").open("rb") as file:
+        metadata = pickle.load(file)
+    entry = next(entry for entry in metadata.state_dict_metadata.values() if hasattr(entry, "size"))
+    entry.size = torch.Size([10**10])
+    (sharded / ".metadata").write_bytes(pickle.dumps(metadata))
+    seal(sharded)
+    with pytest.raises(UserError, match="it declares more data than it holds"):
+        load_checkpoint(sharded)
 
 
 def test_a_sharded_checkpoint_needs_a_sharded_strategy(common, on_two_ranks, folder):

@@ -14,6 +14,7 @@ from moe_toy.callbacks.loop_progress import rest_between_steps
 from moe_toy.callbacks.stop_signals import StopSignals
 from moe_toy.training.checkpoint_folder import BEST, LAST, forget_all_but, name_also, step_file
 from moe_toy.training.metrics_file import MetricsFile
+from moe_toy.training.sharded_checkpoint import seal
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,8 @@ class CheckpointCallback(Checkpoint):
         trainer.save_checkpoint(path, weights_only=False)  # that is, all of it
         self.saved_step = step
         if trainer.is_global_zero:
+            if path.is_dir():
+                seal(path)
             name_also(path, LAST)
             forget_all_but(self.folder, self.keep_last, up_to=step)
 

@@ -19,12 +19,10 @@ def load_checkpoint(path: Path, key: str = "ckpt_path", *, shapes_only: bool = F
 
     `shapes_only` spares reading the weights where those are sharded (a single file is mapped, not read).
     """
-    if is_sharded(path):
-        return load_sharded(path, shapes_only=shapes_only)
-    if not path.is_file():
+    if not path.is_file() and not is_sharded(path):
         raise UserError(f"{key}: no such file, given {path}; pass a .ckpt file of a run directory's checkpoints/")
     try:
-        checkpoint = load_intact(path)
+        checkpoint = load_sharded(path, shapes_only=shapes_only) if path.is_dir() else load_intact(path)
     except DamagedError as error:
         raise UserError(f"{key}: {path} is damaged or not a checkpoint of ours ({error}); pass another one") from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None

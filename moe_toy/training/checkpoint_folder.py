@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moe_toy.errors import UserError
 from moe_toy.training.checkpoint_file import DamagedError, load_intact, replace
-from moe_toy.training.sharded_checkpoint import is_sharded
+from moe_toy.training.sharded_checkpoint import check_sealed
 
 log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
@@ -69,11 +69,8 @@ def last_good(run_dir: Path) -> Path | None:
 
 
 def check_whole(path: Path) -> None:
-    """Raise `DamagedError` for what can be seen: of a folder of shards, whether its last file was written."""
-    if not path.is_dir():
-        load_intact(path)
-    elif not is_sharded(path):
-        raise DamagedError("it was not written to its end")
+    """Raise `DamagedError` unless it is what was once written."""
+    check_sealed(path) if path.is_dir() else load_intact(path)
 
 
 def _by_step(folder: Path) -> dict[int, Path]:

@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
 from moe_toy.training.checkpoint import load_checkpoint
-from moe_toy.training.checkpoint_folder import AUTO, candidates, last_good
+from moe_toy.training.checkpoint_file import DamagedError
+from moe_toy.training.checkpoint_folder import AUTO, candidates, check_whole, last_good
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,13 @@ def starting_point(ckpt_path: str | None, run_dir: Path) -> Path | None:
         raise UserError(
             f"run_dir: {run_dir} holds a run already; continue it with ckpt_path=auto, or choose another hydra.run.dir"
         )
-    return Path(ckpt_path) if ckpt_path is not None else None
+    if ckpt_path is None:
+        return None
+    try:
+        check_whole(Path(ckpt_path))
+    except DamagedError as error:
+        raise UserError(f"ckpt_path: {ckpt_path} is damaged ({error}); pass another one") from error
+    return Path(ckpt_path)
 
 
 def logger_options(start: Path | None, run_dir: Path) -> dict[str, dict[str, Any]]:
