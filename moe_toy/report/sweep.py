@@ -27,6 +27,17 @@ CURVES = {
     "routing/domain_specialization": "domain specialization",
     "routing/saturation": "saturation",
 }
+CLAIM_COLUMNS = {
+    "claim": "claim",
+    "says": "the paper says",
+    "comparison": "here",
+    "verdict": "verdict",
+    "estimate": "mean",
+    "ci_low": "95 % from",
+    "ci_high": "to",
+    "claimed": "claimed",
+    "effect_size": "effect size",
+}
 SHOWN = {
     "arm": "arm",
     "seeds": "seeds",
@@ -89,12 +100,13 @@ def _headline(verdicts: pd.Series) -> str:
 
 
 def _claims(checked: pd.DataFrame) -> Section:
-    columns = ["claim", "says", "comparison", "verdict", "estimate", "ci_low", "ci_high", "claimed", "effect_size"]
+    shown = checked[list(CLAIM_COLUMNS)].replace({math.inf: None, -math.inf: None})
+    shown.loc[checked.claim.duplicated(), ["claim", "says"]] = ""  # once for all of its comparisons
     return Section(
         "Claims",
         "Each comparison with its mean over seeds and 95 % interval. It holds if the interval lies where it is claimed "
         "to be, fails if it lies outside, and stays open across the edge. A claim holds if all its comparisons do.",
-        html_table(checked[columns].replace({math.inf: None, -math.inf: None})),
+        html_table(shown.rename(columns=CLAIM_COLUMNS)),
     )
 
 
