@@ -15,7 +15,9 @@ IMBALANCE = {
     "routing/load_cv@16": "imbalance within 16 tokens (CV)",
     "routing/load_cv": "imbalance over everything (CV)",
 }
-GREY = "#888888"
+TICKS = {"routing/load_cv@16": [0.8, 1, 1.5, 2], "routing/load_cv": [0.2, 0.5, 1, 2]}
+APART = ("top16", "top2", "overlb", "nolb")
+"""Labelled where they lie; the others are told by the colours of their bars."""
 
 
 def draw(results: pd.DataFrame) -> plt.Figure:
@@ -25,9 +27,14 @@ def draw(results: pd.DataFrame) -> plt.Figure:
     draw_bars(bars, results, colours)
     for axis, (key, title) in zip(scatters, IMBALANCE.items(), strict=True):
         for arm, runs in results.groupby("arm"):
-            axis.scatter(runs[key], runs[SRP], 40, color=colours[arm])
-            axis.annotate(arm, (runs[key].mean(), runs[SRP].mean()), (5, -9), textcoords="offset points", fontsize=7)
-        axis.set(xlabel=title, ylabel="local routing consistency (SRP@16)")
+            axis.scatter(runs[key], runs[SRP], 55, color=colours[arm], edgecolors="white")
+            if arm in APART:
+                mean = runs[key].mean(), runs[SRP].mean()
+                axis.annotate(arm, mean, (0, -16), textcoords="offset points", ha="center", fontsize=8)
+        axis.set(xlabel=title, ylabel="local routing consistency (SRP@16)", xscale="log")
+        axis.set_xticks(TICKS[key], [f"{tick:g}" for tick in TICKS[key]])
+        axis.minorticks_off()
+        axis.margins(y=0.1)
         axis.grid(alpha=0.25)
     return figure
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SRP, LOSS = "routing/srp@16", "val/loss"
 LOCAL, GLOBAL = "routing/load_cv@16", "routing/load_cv"
+IMBALANCE = {"type": "log", "tickvals": [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50]}
+"""Axis on which an arm without balance loss does not squeeze the others into a corner."""
 KINDS = {"domain": "domain", "input": "input token", "predicted": "predicted token", "target": "target token"}
 
 
@@ -56,7 +58,7 @@ def srp_and_imbalance(results: pd.DataFrame, key: str, title: str) -> go.Figure:
             customdata=runs.seed,
             hovertemplate=f"{arm}, seed %{{customdata}}: %{{x:.3f}}, SRP %{{y:.3f}}<extra></extra>",
         )
-    return figure
+    return figure.update_xaxes(IMBALANCE)
 
 
 def loss_balance_and_srp(results: pd.DataFrame, key: str = "routing/max_violation") -> go.Figure:
@@ -81,7 +83,7 @@ def loss_balance_and_srp(results: pd.DataFrame, key: str = "routing/max_violatio
         hovertemplate="%{text}: loss %{y:.3f}, MaxVio %{x:.2f}, SRP %{customdata:.3f}<extra></extra>",
         showlegend=False,
     )
-    return figure
+    return figure.update_xaxes(IMBALANCE)
 
 
 def _dominates(other: pd.Series, arm: pd.Series, key: str) -> bool:
