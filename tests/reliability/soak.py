@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,46 @@ import pandas as pd
 
 from tests.paths import ROOT
 
+LOOKS = 500
 
-def watch(process: subprocess.Popen) -> pd.DataFrame:
-    """A row every ten seconds while the process lives."""
+
+@dataclass(frozen=True)
+class Soak:
+    looks: pd.DataFrame
+    """Seconds, memory in MB and open files, at most 500 times."""
+    tokens_per_s: pd.Series
+
+    def memory_growth(self) -> float:
+        """MB a minute, once the first tenth is over."""
+        warm = self._warm()
+        return 60 * np.polyfit(warm.seconds, warm.memory, 1)[0]
+
+    def more_files(self) -> int:
+        warm = self._warm()
+        return int(warm.files.iloc[-3:].min() - warm.files.iloc[:3].max())  # a checkpoint may be open
+
+    def throughput_kept(self) -> float:
+        """Of the last tenth, relative to the first."""
+        tenth = max(1, len(self.tokens_per_s) // 10)
+        return self.tokens_per_s.iloc[-tenth:].median() / self.tokens_per_s.iloc[:tenth].median()
+
+    def _warm(self) -> pd.DataFrame:
+        return self.looks[self.looks.seconds > self.looks.seconds.max() / 10]
+
+
+def soak(run_dir: Path, minutes: float, overrides: Sequence[str]) -> Soak:
+    """Train for so long; raises if the run fails."""
+    command = [sys.executable, ROOT / "train.py", f"hydra.run.dir={run_dir}", "trainer.max_steps=1000000"]
+    command += [f"trainer.max_time={{seconds: {60 * minutes:.0f}}}", "trainer.enable_progress_bar=false", *overrides]
+    with subprocess.Popen(command) as process:
+        looks = watch(process, every=60 * minutes / LOOKS)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Soak(looks, pd.read_csv(run_dir / "metrics.csv")["train/tokens_per_s"].dropna())
+
+
+def watch(process: subprocess.Popen, every: float) -> pd.DataFrame:
+    """A row each `every` seconds while the process lives."""
     rows = []
     folder, started = Path(f"/proc/{process.pid}"), time.monotonic()
     while process.poll() is None:
@@ -28,30 +67,23 @@ def watch(process: subprocess.Popen) -> pd.DataFrame:
             rows.append((time.monotonic() - started, int(status["VmRSS"].split()[0]) / 1024, files))
         except (FileNotFoundError, KeyError):  # it has just ended
             break
-        time.sleep(10)
+        time.sleep(every)
     return pd.DataFrame(rows, columns=["seconds", "memory", "files"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=120)
-    parser.add_argument("--steps-per-minute", type=int, default=80, help="how many the machine does")
+    parser.add_argument("--steps-per-minute", type=int, default=150, help="how many the machine does")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
-    run_dir = tempfile.mkdtemp(prefix="soak-")
-    command = [sys.executable, ROOT / "train.py", f"hydra.run.dir={run_dir}", "trainer.max_steps=1000000"]
-    command += [f"trainer.max_time={{minutes:{int(arguments.minutes)}}}", "trainer.enable_progress_bar=false"]
-    command += [f"trainer.val_check_interval={arguments.steps_per_minute}", *arguments.overrides]
-    with subprocess.Popen(command) as process:
-        seen = watch(process)
-    warm = seen[seen.seconds > seen.seconds.max() / 10]
-    growth = 60 * np.polyfit(warm.seconds, warm.memory, 1)[0]
-    files = int(warm.files.iloc[-1] - warm.files.iloc[0])
-    speed = pd.read_csv(f"{run_dir}/metrics.csv")["train/tokens_per_s"].dropna()
-    tenth = max(1, len(speed) // 10)
-    ratio = speed.iloc[-tenth:].median() / speed.iloc[:tenth].median()
-    print(f"{run_dir}: memory {growth:+.2f} MB a minute, files {files:+d}, throughput {ratio:.1%} of the first tenth")
-    sys.exit(process.returncode or int(growth > 1 or files > 0 or ratio < 0.95))
+    run_dir = Path(tempfile.mkdtemp(prefix="soak-"))
+    each_minute = f"trainer.val_check_interval={arguments.steps_per_minute}"
+    found = soak(run_dir, arguments.minutes, [each_minute, *arguments.overrides])
+    found.looks.round(2).to_csv(run_dir / "soak.csv", index=False)
+    growth, files, kept = found.memory_growth(), found.more_files(), found.throughput_kept()
+    print(f"{run_dir}: memory {growth:+.2f} MB a minute, files {files:+d}, throughput {kept:.1%} of the first tenth")
+    sys.exit(int(growth > 1 or files > 0 or kept < 0.95))
 
 
 if __name__ == "__main__":
