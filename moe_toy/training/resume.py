@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from moe_toy.errors import UserError
 from moe_toy.training.checkpoint import load_checkpoint
 from moe_toy.training.checkpoint_file import DamagedError
-from moe_toy.training.checkpoint_folder import AUTO, candidates, check_whole, last_good
+from moe_toy.training.checkpoint_folder import AUTO, candidates, last_good
+from moe_toy.training.sharded_checkpoint import check_sealed
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +30,13 @@ def starting_point(ckpt_path: str | None, run_dir: Path) -> Path | None:
         )
     if ckpt_path is None:
         return None
-    try:
-        check_whole(Path(ckpt_path))
-    except DamagedError as error:
-        raise UserError(f"ckpt_path: {ckpt_path} is damaged ({error}); pass another one") from error
-    return Path(ckpt_path)
+    path = Path(ckpt_path)
+    if path.is_dir():  # a file is checked whenever it is loaded, shards are not until they are read
+        try:
+            check_sealed(path)
+        except DamagedError as error:
+            raise UserError(f"ckpt_path: {path} is damaged ({error}); pass another one") from error
+    return path
 
 
 def logger_options(start: Path | None, run_dir: Path) -> dict[str, dict[str, Any]]:
