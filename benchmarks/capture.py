@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from configured import model_config
 from transformers import AutoModelForCausalLM, DeepseekV3Config, MixtralConfig, OlmoeConfig
 
 from moe_toy.balance.base import LoadBalancer
@@ -18,7 +19,6 @@ from moe_toy.evaluation.capture import compact
 from moe_toy.evaluation.checkpoint import Checkpoint
 from moe_toy.evaluation.pretrained_model import PretrainedModel
 from moe_toy.evaluation.router_hooks import family_of
-from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.transformer import MoETransformer
 
 BATCH, SEQ, VOCAB, RUNS = 4, 512, 4096, 15
@@ -53,32 +53,7 @@ PRETRAINED = {
 
 
 def nano() -> MoETransformer:
-    moe = MoEConfig(
-        num_experts=64,
-        top_k=8,
-        num_shared_experts=0,
-        num_leading_dense_layers=0,
-        moe_layer_period=1,
-        dense_ffn="full",
-        router="topk_then_softmax",
-        normalize_weights=True,
-        z_loss_coefficient=0.0,
-        backend="auto",
-    )
-    config = ModelConfig(
-        vocab_size=VOCAB,
-        hidden_size=128,
-        num_layers=4,
-        num_heads=4,
-        num_kv_heads=2,
-        max_seq_len=SEQ,
-        ffn_budget=2048,
-        rope_base=1e4,
-        norm_eps=1e-5,
-        init_std=0.02,
-        activation_checkpointing=False,
-        moe=moe,
-    )
+    config = model_config("model=nano", "moe.z_loss_coefficient=0.0", f"model.max_seq_len={SEQ}")
     return MoETransformer(config, LoadBalancer(num_layers=4, num_experts=64)).eval()
 
 

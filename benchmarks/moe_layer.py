@@ -8,9 +8,9 @@ import statistics
 import time
 
 import torch
+from configured import model_config
 from train_step import gemm_peak
 
-from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.layers import init_matrices
 from moe_toy.model.moe import MoELayer
 from moe_toy.training.allocator import keep_freed_memory
@@ -21,10 +21,10 @@ TOKENS, RUNS = 2048, 5
 def main() -> None:
     keep_freed_memory()
     threads = len(os.sched_getaffinity(0))
-    config = paper_baseline()
+    config = model_config("experiment=paper/baseline", "model.activation_checkpointing=false")
     torch.manual_seed(0)
     layer = MoELayer(config)
-    init_matrices(layer, config.init_std)
+    init_matrices(layer, config.init_std, seed=0)
     x = torch.randn(1, TOKENS, config.hidden_size, requires_grad=True)
     cotangent = torch.randn_like(x)
     torch.set_num_threads(threads)
@@ -38,35 +38,6 @@ def main() -> None:
     parameters = 3 * config.hidden_size * config.expert_hidden_size * config.moe.top_k
     share = 2 * 3 * TOKENS * (parameters + config.hidden_size * config.moe.num_experts) / seconds / peak
     print(f"{TOKENS} tokens, {threads} threads: {seconds * 1e3:.0f} ms, {share:.0%} of {peak / 1e9:.0f} GFLOP/s")
-
-
-def paper_baseline() -> ModelConfig:
-    moe = MoEConfig(
-        num_experts=64,
-        top_k=8,
-        num_shared_experts=0,
-        num_leading_dense_layers=0,
-        moe_layer_period=1,
-        dense_ffn="full",
-        router="topk_then_softmax",
-        normalize_weights=True,
-        z_loss_coefficient=0.001,
-        backend="auto",
-    )
-    return ModelConfig(
-        vocab_size=50304,
-        hidden_size=1280,
-        num_layers=8,
-        num_heads=10,
-        num_kv_heads=5,
-        max_seq_len=4096,
-        ffn_budget=40960,
-        rope_base=10000.0,
-        norm_eps=1e-5,
-        init_std=0.02,
-        activation_checkpointing=False,
-        moe=moe,
-    )
 
 
 if __name__ == "__main__":
