@@ -15,12 +15,29 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from step_shape import SHAPES, StepShape
+from configured import configured, model_config
 
+from moe_toy.model.config import ModelConfig
+
+SHAPES = {"nano": [], "small": ["model=small", "data.vocab_size=8192", "data.batch_size=4"]}
+AS_THE_PEER = ["moe.router=softmax_then_topk", "moe.normalize_weights=false", "moe.z_loss_coefficient=0.0"]
 CONTENDERS = ("moe_toy", "grouped_mm", "eager")
 PEERS = {"grouped_mm": "transformers, default (grouped_mm)", "eager": "transformers, eager experts"}
+
+
+@dataclass(frozen=True)
+class StepShape:
+    model: ModelConfig
+    batch_size: int
+    sequence_length: int
+
+
+def step_shape(name: str) -> StepShape:
+    cfg = configured(*AS_THE_PEER, *SHAPES[name])
+    return StepShape(model_config(*AS_THE_PEER, *SHAPES[name]), cfg.data.batch_size, cfg.data.sequence_length)
 
 
 def make_step(contender: str, shape: StepShape) -> Callable[[], None]:
@@ -33,16 +50,16 @@ def make_step(contender: str, shape: StepShape) -> Callable[[], None]:
         from moe_toy.training.allocator import keep_freed_memory
 
         keep_freed_memory()
-        model = side.build(shape)
+        model = side.build(shape.model)
     else:
         import peer_olmoe as side
 
-        model = side.build(shape, contender)
+        model = side.build(shape.model, contender)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
     def step() -> None:
-        token_ids = torch.randint(shape.vocab_size, (shape.batch_size, shape.sequence_length))
+        token_ids = torch.randint(shape.model.vocab_size, (shape.batch_size, shape.sequence_length))
         side.loss(model, token_ids).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -85,11 +102,11 @@ def gemm_peak(threads: int, size: int = 2048, runs: int = 5) -> float:
 
 def gemm_operations(shape: StepShape) -> int:
     """Of the matrix products of one step: forward and twice that backward; attention scores not counted."""
-    head_size = shape.hidden_size // shape.num_heads
-    attention = 2 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.num_kv_heads * head_size
-    experts = 3 * shape.hidden_size * shape.ffn_budget // shape.num_experts * shape.top_k
-    per_token = shape.num_layers * (attention + experts + shape.hidden_size * shape.num_experts)
-    per_token += shape.hidden_size * shape.vocab_size
+    model = shape.model
+    attention = 2 * model.hidden_size * (model.hidden_size + model.num_kv_heads * model.head_size)
+    experts = 3 * model.hidden_size * model.expert_hidden_size * model.moe.top_k
+    per_token = model.num_layers * (attention + experts + model.hidden_size * model.moe.num_experts)
+    per_token += model.hidden_size * model.vocab_size
     return 2 * 3 * per_token * shape.batch_size * shape.sequence_length
 
 
@@ -101,7 +118,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--contenders", nargs="*", default=CONTENDERS, choices=CONTENDERS)
     arguments = parser.parse_args()
-    shape, threads = SHAPES[arguments.shape], arguments.threads
+    shape, threads = step_shape(arguments.shape), arguments.threads
     context = multiprocessing.get_context("spawn")
     pipes = {}
     for contender in arguments.contenders:
@@ -118,11 +135,12 @@ def main() -> None:
     turns = [{contender: turn(contender, arguments.steps) for contender in pipes} for _ in range(arguments.pairs)]
     for pipe in pipes.values():
         pipe.send(0)
-    report(arguments.shape, threads, turns, peak)
+    report(arguments.shape, shape, threads, turns, peak)
 
 
-def report(name: str, threads: int, turns: list[dict[str, tuple[float, float, float]]], peak: float) -> None:
-    shape = SHAPES[name]
+def report(
+    name: str, shape: StepShape, threads: int, turns: list[dict[str, tuple[float, float, float]]], peak: float
+) -> None:
     tokens = shape.batch_size * shape.sequence_length
     print(
         f"{name}: {tokens} tokens, {threads} threads, medians of {len(turns)} turns, GEMM peak {peak / 1e9:.0f} GFLOP/s"
