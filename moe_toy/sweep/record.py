@@ -24,7 +24,7 @@ class State(StrEnum):
 class Record:
     state: State = State.TO_DO
     seconds: float = 0.0
-    """Of all tries that ended by themselves."""
+    """Of all tries, but for those that were killed."""
     error: str | None = None
 
     def write(self, directory: Path) -> None:

@@ -32,10 +32,12 @@ def run_arm(directory: Path, train: Callable[[], None]) -> None:
 def _train_and_record(directory: Path, train: Callable[[], None]) -> None:
     started, before = time.monotonic(), read_record(directory).seconds
     Record(State.RUNNING, before).write(directory)
-    state, message = State.DONE, None
+    state, message = State.RUNNING, None  # as it stays if a signal ends it
     try:
         train()
+        state = State.DONE
     except Exception as error:
         log.exception("%s failed", directory.name)
         state, message = State.FAILED, " ".join(f"{type(error).__name__}: {error}".split())
-    Record(state, before + time.monotonic() - started, message).write(directory)
+    finally:
+        Record(state, before + time.monotonic() - started, message).write(directory)

@@ -47,6 +47,16 @@ def test_the_seconds_of_all_tries_add_up(tmp_path, train):
     assert 100 < read_record(tmp_path).seconds < 160
 
 
+def test_an_arm_stopped_by_a_signal_is_interrupted_and_keeps_its_time(tmp_path, train):
+    Record(State.INTERRUPTED, 100.0).write(tmp_path)
+    train.side_effect = SystemExit(143)
+    with pytest.raises(SystemExit):
+        run_arm(tmp_path, train)
+    record = read_record(tmp_path)
+    assert record.state is State.INTERRUPTED
+    assert 100 < record.seconds < 160
+
+
 def test_an_arm_that_another_process_trains_is_running_and_left_to_it(tmp_path, train):
     Record(State.RUNNING).write(tmp_path)
     with lock(tmp_path):
