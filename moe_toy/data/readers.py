@@ -51,7 +51,7 @@ def _whole_rows(path: Path, stream: Iterable[dict[str, Any]]) -> Iterator[str]:
         for row in stream:
             if row["text"]:
                 yield row["text"]
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); write it again") from error
 
 

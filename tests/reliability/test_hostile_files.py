@@ -2,8 +2,10 @@
 
 import json
 import random
+import shutil
 import struct
 import zipfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,8 @@ from moe_toy.data import readers
 from moe_toy.errors import UserError
 from tests.reliability.fuzzing import bounds, finding, mutate
 from tests.reliability.reading import READERS, write_tokenizer
+
+FINDINGS = sorted((Path(__file__).parent / "findings").iterdir())  # named <what>-<reader>
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -27,6 +31,13 @@ def test_damaged_files_are_read_or_refused(name, tmp_path):
         damaged = mutate(original, draw)
         path.write_bytes(damaged)
         assert finding(read, path) is None, repr(damaged)
+
+
+@pytest.mark.parametrize("path", FINDINGS, ids=lambda path: path.name)
+def test_what_fuzzing_found_is_read_or_refused(path, tmp_path):
+    name = path.name.partition("-")[2]
+    copy = shutil.copy(path, tmp_path / name)
+    assert finding(READERS[name][1], copy) is None
 
 
 def numbers_for_text(path):
