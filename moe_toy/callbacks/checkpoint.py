@@ -12,7 +12,7 @@ from pydantic import PositiveInt, validate_call
 
 from moe_toy.callbacks.loop_progress import rest_between_steps
 from moe_toy.callbacks.stop_signals import StopSignals
-from moe_toy.training.checkpoint_folder import BEST, LAST, forget_all_but, name_also, step_file
+from moe_toy.training.checkpoint_folder import BEST, FOLDER, LAST, forget_all_but, name_also, step_file
 from moe_toy.training.metrics_file import MetricsFile
 from moe_toy.training.sharded_checkpoint import seal
 
@@ -20,17 +20,18 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointCallback(Checkpoint):
-    """Saves after each validation and, if given, every `every_n_steps`; keeps the `keep_last` newest files and
-    `best.ckpt`, that of the lowest `monitor`. `last.ckpt` names the newest.
+    """Saves into `checkpoints/` of the run directory after each validation, at the end and, if given, every
+    `every_n_steps`; keeps the `keep_last` newest files and `best.ckpt`, that of the lowest `monitor`. `last.ckpt`
+    names the newest.
 
-    Always between two optimiser steps, with everything of the step logged, so that continuing changes nothing. A
-    signal to stop is obeyed there too, and during a validation, which is then repeated as a whole: the process ends
-    with exit code 128 + signal.
+    Always between two optimiser steps, with everything of the step logged, so that continuing changes nothing: the
+    trainer validates, and ends for want of time, only there. A signal to stop is obeyed there too, and during a
+    validation, which is then repeated as a whole: the process ends with exit code 128 + signal.
     """
 
     @validate_call(config={"strict": True})
-    def __init__(self, *, folder: str, monitor: str, keep_last: PositiveInt, every_n_steps: PositiveInt | None) -> None:
-        self.folder = Path(folder).absolute()
+    def __init__(self, *, monitor: str, keep_last: PositiveInt, every_n_steps: PositiveInt | None) -> None:
+        self.folder = Path(FOLDER)  # of no run directory yet
         self.monitor, self.keep_last, self.every_n_steps = monitor, keep_last, every_n_steps
         self.best_score: float | None = None
         self.best_step: int | None = None
@@ -43,8 +44,13 @@ class CheckpointCallback(Checkpoint):
         """The newest file that this run wrote or started from."""
         return step_file(self.folder, self.saved_step) if self.saved_step else None
 
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.default_root_dir).absolute() / FOLDER
+
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.signals.listen()
+        if isinstance(trainer.val_check_batch, int):
+            trainer.val_check_batch += -trainer.val_check_batch % trainer.accumulate_grad_batches
         path = step_file(self.folder, self.saved_step)
         if trainer.is_global_zero and path.exists():  # it may have been stopped before it gave these names
             name_also(path, LAST)
@@ -62,6 +68,10 @@ class CheckpointCallback(Checkpoint):
             self._save(trainer)
         if stop:
             self._stop(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.fit_loop._should_accumulate():
+            trainer.should_stop = False  # Lightning's timer asks again after the next batch
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.signals.listen()
@@ -85,16 +95,19 @@ class CheckpointCallback(Checkpoint):
         if is_best and trainer.is_global_zero:
             name_also(step_file(self.folder, trainer.global_step), BEST)
 
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._save(trainer)
+
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         rest_between_steps(checkpoint["loops"]["fit_loop"], validation_is_due=self.validation_is_due)
         checkpoint["loggers"] = logger_state(trainer) if trainer.is_global_zero else {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"folder": str(self.folder), "best": (self.best_score, self.best_step), "due": self.validation_is_due}
+        return {"best": (self.best_score, self.best_step), "due": self.validation_is_due}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.validation_is_due = state["due"]
-        if Path(state["folder"]) == self.folder:
+        if (self.folder / BEST).exists():  # not if a run begins elsewhere
             self.best_score, self.best_step = state["best"]
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -3,7 +3,9 @@
 import os
 import signal
 
+import pandas as pd
 import pytest
+from lightning.pytorch.callbacks import Timer
 
 from tests.reliability.compare import assert_same_end
 
@@ -75,3 +77,38 @@ def test_other_numbers_of_data_workers_change_nothing(run, whole, at_call, tmp_p
         run(tmp_path / "run", *SHORT, "balance=loss_free", "data.num_workers=2")
     run(tmp_path / "run", *SHORT, "balance=loss_free", "data.num_workers=1", "ckpt_path=auto")
     assert_same_end(whole("loss_free"), tmp_path / "run")
+
+
+def test_a_validation_that_would_fall_into_a_step_comes_after_it(run, at_call, tmp_path):
+    odd = [*SHORT, "trainer.val_check_interval=3"]
+    whole = run(tmp_path / "whole", *odd)
+    assert validated_steps(whole) == [0, 2, 4, 6]
+    at_call("training_step", 6, crash)
+    with pytest.raises(PowerLoss):
+        run(tmp_path / "run", *odd)
+    run(tmp_path / "run", *odd, "ckpt_path=auto")
+    assert_same_end(whole, tmp_path / "run")
+
+
+def test_a_run_without_time_left_ends_between_steps(run, whole, at_call, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_call("training_step", 3, lambda: patch.setattr(Timer, "time_elapsed", lambda *_: 10**6))
+        run(tmp_path / "run", *SHORT, "balance=global_batch", "trainer.max_time={hours: 1}")
+    assert saved_steps(tmp_path / "run") == [2]
+    run(tmp_path / "run", *SHORT, "balance=global_batch", "ckpt_path=auto")
+    assert_same_end(whole("global_batch"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("validations", ["trainer.val_check_interval=4", "trainer.limit_val_batches=0"])
+def test_the_last_step_is_saved_without_a_validation_too(run, tmp_path, validations):
+    run(tmp_path / "run", *SHORT, "trainer.max_steps=3", validations)
+    assert saved_steps(tmp_path / "run")[-1] == 3
+
+
+def saved_steps(run_dir):
+    return sorted(int(path.stem[5:]) for path in (run_dir / "checkpoints").glob("step-*"))
+
+
+def validated_steps(run_dir):
+    rows = pd.read_csv(run_dir / "metrics.csv")
+    return sorted(rows[rows["val/loss"].notna()].step)
