@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> None:
 def train(cfg: DictConfig, start: Path | None) -> None:
     """From the checkpoint `start`, or anew, to the last step."""
     from moe_toy.training.accumulation import accumulated_batches
-    from moe_toy.training.checkpoint import check_fits, load_weights
+    from moe_toy.training.checkpoint import check_continues, load_weights
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
     from moe_toy.training.resume import logger_options
@@ -60,7 +60,7 @@ def train(cfg: DictConfig, start: Path | None) -> None:
     data = instantiate(cfg.data)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
     if start is not None:
-        check_fits(start, module.model)
+        check_continues(start, module.model, module.optimizer_config)
     elif cfg.init_from is not None:
         load_weights(Path(cfg.init_from), module.model)
     loggers = build_loggers(cfg, logger_options(start, run_dir))

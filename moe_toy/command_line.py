@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from moe_toy.errors import EXIT_USER_ERROR, UserError
 from moe_toy.jobs import compose_sweep, jobs
 
-NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+NOT_WRITABLE |= {errno.ENOTDIR, errno.EEXIST}  # a file where a directory should be
 SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer", "TrainerConfig": "trainer"}
 ALTERNATIVES = {"int", "float", "str"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
@@ -58,10 +59,11 @@ def run_checked(
     except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, arguments, config_dir, config)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    except OSError as error:
-        if error.errno not in NOT_WRITABLE:
+    except (OSError, ValueError) as error:  # a log file that cannot be opened is a ValueError because of an OSError
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if getattr(cause, "errno", None) not in NOT_WRITABLE:
             raise
-        print(f"error: {explain_not_writable(error)}", file=sys.stderr)
+        print(f"error: {explain_not_writable(cause)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
 
@@ -75,9 +77,14 @@ def told_in_one_line() -> Iterator[None]:
         is_mistake = isinstance(error, UserError) or error.errno in NOT_WRITABLE
         if not is_mistake or not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
             raise
-        text = one_line(str(error)) if isinstance(error, UserError) else explain_not_writable(error)
+        text = one_line(mistake(error)) if isinstance(error, UserError) else explain_not_writable(error)
         print(f"error: {text}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+
+def mistake(error: UserError) -> str:
+    """What it says; a data worker passes it on within a traceback."""
+    return str(error).rpartition(f"{UserError.__name__}: ")[2]
 
 
 def quoted(argument: str) -> str:
@@ -94,7 +101,7 @@ def explain(error: Exception, arguments: list[str], config_dir: Path, config: st
         if isinstance(cause, ValidationError):
             return "; ".join(explain_validation(cause, place[1] if place else SECTIONS.get(cause.title, "")))
         if isinstance(cause, UserError):
-            return one_line(str(cause))
+            return one_line(mistake(cause))
     if "See https://hydra.cc" in text:
         return (
             f"{' '.join(arguments)}: not an override that Hydra can read; write key=value, lists as 'key=[1,2]', and a "

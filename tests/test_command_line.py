@@ -5,9 +5,11 @@ import sys
 from functools import partial
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 import train
-from moe_toy.command_line import run_checked
+from moe_toy.command_line import explain, run_checked
+from moe_toy.errors import UserError
 from moe_toy.jobs import jobs
 from moe_toy.run_name import run_name
 from tests.conftest import never
@@ -81,6 +83,20 @@ def test_multirun_spans_the_grid_and_leaves_hydra_keys_alone():
         ["moe=few_experts", "seed=1"],
         ["moe=few_experts", "seed=2"],
     ]
+
+
+class Vanished(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise UserError("the tokens have vanished")
+
+
+def test_a_mistake_found_by_a_data_worker_is_told_without_its_traceback():
+    with pytest.raises(UserError) as error:
+        list(DataLoader(Vanished(), num_workers=1))
+    assert explain(error.value, [], CONF, "train") == "the tokens have vanished"
 
 
 @pytest.mark.parametrize(

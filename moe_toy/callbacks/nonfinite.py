@@ -54,7 +54,8 @@ class NonfiniteCallback(Callback):
         if self.on_nonfinite == "stop" or self.skipped_in_a_row > self.max_skips:
             raise UserError(
                 f"{finding}; stopped before the update; the last good checkpoint is {last_checkpoint(trainer)}; "
-                "continue from it with another optimizer.lr or seed, or with callbacks.nonfinite.on_nonfinite=skip"
+                "continue from it with another seed or callbacks.nonfinite.on_nonfinite=skip, or start anew from its "
+                "weights (init_from=) with another optimizer.lr"
             )
         log.warning("%s; this step is skipped, as %d before", finding, self.skipped - 1)
         for parameter in module.parameters():

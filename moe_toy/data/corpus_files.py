@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 from moe_toy.data.recipes.recipe import Recipe
 from moe_toy.data.recipes.selection import Row
+from moe_toy.errors import UserError
 
 
 class Entry(TypedDict):
@@ -29,10 +30,15 @@ def file_names(recipe: Recipe) -> list[str]:
 
 def read_manifest(folder: Path) -> dict[str, Entry]:
     """What is known to be complete, by file name without suffix."""
+    path = folder / "manifest.json"
     try:
-        return json.loads(folder.joinpath("manifest.json").read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except ValueError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); remove it, and the next start assembles the text anew"
+        ) from error
 
 
 def write_manifest(folder: Path, manifest: dict[str, Entry]) -> None:
@@ -54,6 +60,22 @@ def write_rows(path: Path, rows: Sequence[Row]) -> Entry:
         sources=sorted({row.source for row in rows}),
         licences=sorted({row.licence for row in rows}),
     )
+
+
+def read_texts(folder: Path, file: str) -> Iterator[str]:
+    """The texts of a file. Raises a `UserError` if its rows are not those that were written."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = folder / f"{file}.parquet"
+    try:
+        rows = [Row(**row) for row in parquet.read_table(path).to_pylist()]
+        found = rows_sha256(rows)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        found = f"unreadable: {error}"
+    if found != read_manifest(folder)[file]["rows_sha256"]:
+        raise UserError(f"{path} is damaged; remove it, and the next start assembles it anew")
+    return (row.text for row in rows)
 
 
 def rows_sha256(rows: Sequence[Row]) -> str:

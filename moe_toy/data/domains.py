@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from moe_toy.data import corpus
-from moe_toy.data.readers import FILE_TYPES, check_file, read_documents, read_parquet
+from moe_toy.data.corpus_files import read_texts
+from moe_toy.data.readers import FILE_TYPES, check_file, read_documents
 from moe_toy.errors import UserError
 
 Split = Literal["train", "validation"]
@@ -73,7 +74,7 @@ class CorpusDomains(TextSource):
         _ = self._folder
 
     def documents(self, domain: str, split: Split) -> Iterator[str]:
-        return read_parquet(self._folder / f"{domain}-{split}.parquet")
+        return read_texts(self._folder, f"{domain}-{split}")
 
     def fingerprint(self) -> str:
         manifest = corpus.read_manifest(self._folder)

@@ -53,7 +53,7 @@ class TokenStream:
     def check(self) -> None:
         """Refuse tokens that are not those that were written (about a gigabyte a second)."""
         with _missing_is_a_mistake(self.path), self.path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != self.checksum_path.read_text():
+            if hashlib.file_digest(file, "sha256").hexdigest().encode() != self.checksum_path.read_bytes():
                 raise UserError(f"{self.path} is damaged; remove its folder, and the next start tokenises anew")
 
     @property

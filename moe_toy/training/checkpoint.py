@@ -1,5 +1,6 @@
 """Reading our own checkpoints without executing anything in them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from moe_toy.errors import UserError
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.training.checkpoint_file import DamagedError, load_intact
+from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.sharded_checkpoint import is_sharded, load_sharded
 
 PREFIX = "model."
@@ -37,14 +39,33 @@ def load_weights(path: Path, model: nn.Module) -> None:
     model.load_state_dict({name: tensor for name, tensor in saved.items() if name in wanted}, strict=False)
 
 
-def check_fits(path: Path, model: nn.Module, key: str = "ckpt_path") -> None:
-    """Refuse a checkpoint, given as `key`, whose tensors have other names or shapes than the configured model's.
+def check_continues(path: Path, model: nn.Module, optimizer: OptimizerConfig) -> None:
+    """Refuse a checkpoint, given as `ckpt_path`, of another model or optimiser than the configured ones."""
+    checkpoint = load_checkpoint(path, shapes_only=True)
+    _check_shapes(path, "ckpt_path", model_state(checkpoint), model.state_dict())
+    saved, wanted = checkpoint.get("hyper_parameters", {}).get("optimizer"), asdict(optimizer)
+    if saved is None:
+        raise UserError(f"ckpt_path: {path} holds weights only, which a run can start from: init_from={path}")
+    for key in wanted:
+        if saved.get(key) != wanted[key]:
+            raise UserError(
+                f"optimizer.{key}={wanted[key]} differs from {saved.get(key)}, with which {path} goes on; leave it, or "
+                f"start anew from its weights: init_from={path} in another hydra.run.dir"
+            )
 
-    Where only weights are taken from it (`init_from`), the balancers may differ.
-    """
+
+def check_weights_fit(path: Path, model: nn.Module) -> None:
+    """Refuse a checkpoint, given as `init_from`, of another model than the configured one. Balancers may differ."""
     saved, wanted = (
-        {name: tuple(t.shape) for name, t in state.items() if key != "init_from" or not name.startswith(BALANCER)}
-        for state in (model_state(load_checkpoint(path, key, shapes_only=True)), model.state_dict())
+        {name: tensor for name, tensor in state.items() if not name.startswith(BALANCER)}
+        for state in (model_state(load_checkpoint(path, "init_from", shapes_only=True)), model.state_dict())
+    )
+    _check_shapes(path, "init_from", saved, wanted)
+
+
+def _check_shapes(path: Path, key: str, saved_state: dict[str, Tensor], wanted_state: dict[str, Tensor]) -> None:
+    saved, wanted = (
+        {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (saved_state, wanted_state)
     )
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):

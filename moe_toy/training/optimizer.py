@@ -1,8 +1,10 @@
 """An optimiser over two parameter groups, and its learning-rate schedule."""
 
+import math
+
 from torch import nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer_in_backward import AdafactorInBackward
@@ -25,9 +27,16 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: int) -> LRScheduler:
-    """Linear warm-up to `lr`, then a cosine to `min_lr` at `total_steps`; stepped after each optimiser step."""
-    decay = CosineAnnealingLR(optimizer, T_max=max(1, total_steps - config.warmup_steps), eta_min=config.min_lr)
-    if not config.warmup_steps:
-        return decay
-    warmup = LinearLR(optimizer, start_factor=1 / (config.warmup_steps + 1), total_iters=config.warmup_steps)
-    return SequentialLR(optimizer, [warmup, decay], milestones=[config.warmup_steps])
+    """Linear warm-up to `lr`, then a cosine to `min_lr` at `total_steps`; stepped after each optimiser step.
+
+    A function of the step alone, so a run that is continued for longer follows the longer run's cosine.
+    """
+    warmup, floor = config.warmup_steps, config.min_lr / config.lr
+
+    def share_of_lr(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min(1, (step - warmup) / max(1, total_steps - warmup))
+        return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
+
+    return LambdaLR(optimizer, share_of_lr)

@@ -6,7 +6,7 @@ from typing import Any
 from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.training.accumulation import accumulated_alone
-from moe_toy.training.checkpoint import check_fits
+from moe_toy.training.checkpoint import check_continues, check_weights_fit
 from moe_toy.training.checkpoint_folder import AUTO
 from moe_toy.training.config import OptimizerConfig, RunConfig, TrainerConfig
 from moe_toy.training.sharded_checkpoint import is_sharded
@@ -43,7 +43,7 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
     if ckpt_path not in (None, AUTO):
         if init_from is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
-        check_fits(Path(ckpt_path), model)
+        check_continues(Path(ckpt_path), model, OptimizerConfig(**values["optimizer"]))
         strategy = values["trainer"]["strategy"]
         if is_sharded(Path(ckpt_path)) and isinstance(strategy, str):
             raise UserError(
@@ -51,4 +51,4 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
                 "use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
             )
     if init_from is not None:
-        check_fits(Path(init_from), model, key="init_from")
+        check_weights_fit(Path(init_from), model)

@@ -24,7 +24,8 @@ def starting_point(ckpt_path: str | None, run_dir: Path) -> Path | None:
         found = last_good(run_dir)
         log.info("continuing from %s", found) if found else log.info("no checkpoint in %s: a new run", run_dir)
         return found
-    if ckpt_path is None and rank_zero_only.rank == 0 and candidates(run_dir):
+    is_its_own = ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(run_dir.resolve())
+    if not is_its_own and rank_zero_only.rank == 0 and candidates(run_dir):
         raise UserError(
             f"run_dir: {run_dir} holds a run already; continue it with ckpt_path=auto, or choose another hydra.run.dir"
         )

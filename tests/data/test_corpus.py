@@ -76,6 +76,13 @@ def test_a_killed_assembly_is_continued(tmp_path, tales, monkeypatch):
     assert len(read_manifest(assemble(tmp_path))) == 5
 
 
+def test_a_damaged_manifest_is_refused(tmp_path, tales):
+    folder = assemble(tmp_path)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest.json is damaged .* remove it"):
+        assemble(tmp_path)
+
+
 def test_a_deleted_file_is_built_again(tmp_path, tales):
     folder = assemble(tmp_path)
     before = contents(folder)

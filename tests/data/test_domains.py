@@ -7,7 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from moe_toy.data import corpus
+from moe_toy.data.corpus_files import write_manifest, write_rows
 from moe_toy.data.domains import CorpusDomains, FileDomains
+from moe_toy.data.recipes.selection import Row
 from moe_toy.errors import UserError
 
 
@@ -180,16 +182,13 @@ def assembled(tmp_path, monkeypatch):
 
     def assemble(root, *, domains=None, archives=None):
         calls.append((root, domains, archives))
-        for domain in domains:
-            for split in ("train", "validation"):
-                write_parquet(root / f"{domain}-{split}.parquet", text=[f"{domain} {split}"])
+        manifest = {}
+        for file in (f"{domain}-{split}" for domain in domains for split in ("train", "validation")):
+            manifest[file] = write_rows(root / f"{file}.parquet", [Row(file, "domain", "source", "licence")])
+        write_manifest(root, manifest)
         return root
 
-    def read_manifest(folder):
-        return {path.stem: {"rows_sha256": path.stem} for path in folder.glob("*.parquet")}
-
     monkeypatch.setattr(corpus, "assemble", assemble)
-    monkeypatch.setattr(corpus, "read_manifest", read_manifest)
     return calls
 
 
@@ -198,9 +197,19 @@ def test_the_corpus_is_assembled_once_with_the_domains_asked_for(tmp_path, assem
     source.check()
     assert not assembled
     source.prepare()
-    assert list(source.documents("wiki", "validation")) == ["wiki validation"]
+    assert list(source.documents("wiki", "validation")) == ["wiki-validation"]
     assert source.fingerprint() != source.select(["web"]).fingerprint()
     assert assembled[0] == (tmp_path, ("wiki", "web"), None)
+
+
+def test_assembled_text_that_was_changed_by_hand_is_refused(tmp_path, assembled):
+    source = CorpusDomains(root=tmp_path, archives=None).select(["wiki"])
+    source.prepare()
+    write_rows(tmp_path / "wiki-train.parquet", [Row("other", "domain", "source", "licence")])
+    tmp_path.joinpath("wiki-validation.parquet").write_bytes(b"PAR1")
+    for split in ("train", "validation"):
+        with pytest.raises(UserError, match=rf"wiki-{split}.parquet is damaged; remove it"):
+            source.documents("wiki", split)
 
 
 def test_the_corpus_has_all_domains_unless_told():

@@ -1,8 +1,11 @@
 """What can go wrong with a run directory is one clear line, and what is there stays as it is."""
 
 import errno
+import logging.config
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 
@@ -12,8 +15,10 @@ import pytest
 from moe_toy.command_line import run_checked
 from moe_toy.errors import UserError
 from moe_toy.training import checkpoint_file
+from moe_toy.training.checkpoint_file import load_intact, save_whole
 from moe_toy.training.resume import alone_in
-from tests.paths import CONF
+from tests.paths import CONF, ROOT
+from tests.small_run import EIGHT_EXPERTS, SMALL
 
 TWO_STEPS = ["trainer.max_steps=2", "trainer.val_check_interval=1", "callbacks=none"]
 
@@ -43,6 +48,37 @@ def test_a_new_run_is_refused_where_another_was(run, finished):
     with pytest.raises(UserError, match=r"holds a run already; continue it with ckpt_path=auto"):
         run(finished, *TWO_STEPS)
     assert (finished / "metrics.csv").read_bytes() == before
+
+
+def test_a_run_is_not_replaced_by_one_that_continues_another(run, finished, tmp_path):
+    other = run(tmp_path / "other", *TWO_STEPS)
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"holds a run already"):
+        run(finished, *TWO_STEPS, f"ckpt_path={other / 'checkpoints' / 'last.ckpt'}")
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_directory_that_was_moved_keeps_its_best(run, finished, tmp_path):
+    moved = shutil.copytree(finished, tmp_path / "moved")
+    content = load_intact(moved / "checkpoints" / "last.ckpt")
+    (name,) = (name for name in content["callbacks"] if "CheckpointCallback" in name)
+    content["callbacks"][name]["best"] = (0.0, 1)  # no later loss is lower
+    save_whole(content, moved / "checkpoints" / "step-000000002.ckpt")
+    best = (moved / "checkpoints" / "best.ckpt").read_bytes()
+    run(moved, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
+    assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
+
+
+def test_another_optimiser_than_that_of_the_checkpoint_is_refused(run, finished):
+    with pytest.raises(UserError, match=r"optimizer.lr=0.001 differs from 0.002, with which .* goes on; .*init_from="):
+        run(finished, *TWO_STEPS, "optimizer.lr=1e-3", "ckpt_path=auto")
+
+
+def test_a_finished_run_can_be_continued_for_longer(run, finished, tmp_path):
+    longer = run(shutil.copytree(finished, tmp_path / "longer"), *TWO_STEPS, "trainer.max_steps=4", "ckpt_path=auto")
+    rates = pd.read_csv(longer / "metrics.csv")["train/lr"].dropna()
+    assert len(rates) == 4
+    assert rates.iloc[2] > rates.iloc[3]
 
 
 def test_continuing_a_finished_run_changes_nothing(run, finished):
@@ -81,6 +117,26 @@ def test_what_cannot_be_written_is_told_in_one_line(monkeypatch, capsys, code):
     line = capsys.readouterr().err
     assert line.startswith(f"error: cannot write outputs/run/metrics.csv ({os.strerror(code)}); ")
     assert line.count("\n") == 1
+
+
+def test_a_log_file_that_cannot_be_opened_is_told_in_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    handlers = {"file": {"class": "logging.FileHandler", "filename": str(tmp_path)}}
+    monkeypatch.setattr("moe_toy.command_line.NOT_WRITABLE", {errno.EISDIR})  # root may write anywhere
+    with pytest.raises(SystemExit, match="2"):
+        run_checked(lambda: logging.config.dictConfig({"version": 1, "handlers": handlers}), (), CONF, "train")
+    assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path} (Is a directory); ")
+
+
+def test_a_file_in_place_of_the_run_directory_is_told_in_one_line(texts, cache, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    places = [f"data.source.path={texts}", f"data.root={cache}", f"hydra.run.dir={tmp_path / 'run'}"]
+    command = [sys.executable, ROOT / "train.py", *SMALL, *EIGHT_EXPERTS, *places]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot write {tmp_path / 'run'} (File exists); ")
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "run").read_text() == "mine"
 
 
 def test_wandb_goes_on_under_the_same_id(run, tmp_path):

@@ -46,6 +46,17 @@ def test_a_run_shorter_than_its_warm_up_is_fine():
     assert learning_rates(2) == pytest.approx([0.2, 0.4])
 
 
+def test_a_run_continued_for_longer_follows_the_longer_cosine():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    shorter, longer = (build_schedule(optimizer, OptimizerConfig(**CONFIG), steps) for steps in (12, 24))
+    optimizer.step()
+    for _ in range(12):
+        shorter.step()
+    longer.load_state_dict(shorter.state_dict())
+    longer.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(learning_rates(24)[13])
+
+
 def test_only_matrices_decay():
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.RMSNorm(3))
     decayed, plain = build_optimizer(model, OptimizerConfig(**CONFIG)).param_groups
