@@ -1,6 +1,7 @@
 """Numbers gone wrong: noticed before they reach the weights."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,10 +19,12 @@ log = logging.getLogger(__name__)
 
 class NonfiniteCallback(Callback):
     """Looks at losses and gradients before each update. Where one is NaN or infinite, `stop` ends the run and names
-    the step, the layer and the last good checkpoint; `skip` leaves weights and optimiser as they are and goes on with
-    the next step, at most `max_skips` times in a row.
+    the step, the layer and the last good checkpoint; `skip` leaves weights, optimiser and balancer as they are and goes
+    on with the next step, at most `max_skips` times in a row.
 
     Logs `train/skipped_steps` once there are any. With a loss scaler (fp16), which skips steps itself, it does nothing.
+    An optimiser that updates during the backward pass looks at each gradient itself; what it updated before a bad one
+    stays updated.
     """
 
     @validate_call(config={"strict": True})
@@ -30,6 +33,7 @@ class NonfiniteCallback(Callback):
         self.skipped = self.skipped_in_a_row = 0
         self.loss: Tensor | None = None
         self.batches: list[Any] = []
+        self.balancer_state: dict[str, Tensor] | None = None  # before a step that is skipped
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
@@ -45,12 +49,13 @@ class NonfiniteCallback(Callback):
         gradients = [part_of_this_rank(p.grad) for p in module.parameters() if p.grad is not None]
         # One look at the device per step: a norm is finite only if every number is.
         norm = nn.utils.get_total_norm(gradients)
-        is_wrong = sum_over_ranks((~torch.isfinite(norm + self.loss)).float())
+        refused = getattr(optimizer, "refused", [])
+        is_wrong = sum_over_ranks((~torch.isfinite(norm + self.loss)).float() + len(refused))
         if not is_wrong:
             self.skipped_in_a_row = 0
             return
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
-        finding = f"step {trainer.global_step + 1}: {place_of_nonfinite(module.model, self.batches)}"
+        finding = f"step {trainer.global_step + 1}: {place_of_nonfinite(module.model, self.batches, refused)}"
         if self.on_nonfinite == "stop" or self.skipped_in_a_row > self.max_skips:
             raise UserError(
                 f"{finding}; stopped before the update; the last good checkpoint is {last_checkpoint(trainer)}; "
@@ -60,7 +65,13 @@ class NonfiniteCallback(Callback):
         log.warning("%s; this step is skipped, as %d before", finding, self.skipped - 1)
         for parameter in module.parameters():
             parameter.grad = None  # which AdamW passes over, decay included
+        self.balancer_state = {name: x.clone() for name, x in module.model.balancer.state_dict().items()}
         module.log("train/skipped_steps", float(self.skipped))
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        if self.balancer_state is not None:
+            module.model.balancer.load_state_dict(self.balancer_state)
+            self.balancer_state = None
 
     def state_dict(self) -> dict[str, int]:
         return {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
@@ -69,9 +80,9 @@ class NonfiniteCallback(Callback):
         self.skipped, self.skipped_in_a_row = state["skipped"], state["skipped_in_a_row"]
 
 
-def place_of_nonfinite(model: nn.Module, batches: list[Any]) -> str:
+def place_of_nonfinite(model: nn.Module, batches: list[Any], refused: Sequence[Tensor] = ()) -> str:
     """Where NaN or infinity comes from: a weight, else the first module of the forward pass, else the first gradient
-    of the backward pass, which is that of the last parameter."""
+    of the backward pass, which is that of the last parameter. `refused` are parameters whose gradients are gone."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"weight {name} is not finite"
@@ -79,7 +90,8 @@ def place_of_nonfinite(model: nn.Module, batches: list[Any]) -> str:
         if name := first_nonfinite_output(model, batch):
             return f"the output of {name} is not finite"
     for name, parameter in reversed(list(model.named_parameters())):
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+        is_gone = any(parameter is other for other in refused)
+        if is_gone or (parameter.grad is not None and not torch.isfinite(parameter.grad).all()):
             return f"the gradient of {name} is not finite"
     return "the norm of the gradient or the loss is not finite, on this rank from finite parts"
 

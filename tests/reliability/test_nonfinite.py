@@ -73,10 +73,21 @@ def test_the_layer_is_named(make_config, name, value, place):
     assert model.training
 
 
-def test_a_step_can_be_skipped(run, tmp_path, poison_loss, caplog):
+@pytest.mark.parametrize("value", [float("inf"), 1e30], ids=str)
+def test_a_bad_gradient_does_not_reach_weights_that_are_updated_in_the_backward_pass(run, tmp_path, poison_loss, value):
+    in_backward = ["optimizer=adafactor_in_backward", "trainer.gradient_clip_val=null"]
+    poison_loss(value, 3)
+    with pytest.raises(UserError, match=r"step 3: the gradient of .* is not finite; .*step-000000002.ckpt"):
+        run(tmp_path / "run", *SHORT, *in_backward)
+    run(tmp_path / "run", *SHORT, *in_backward, "ckpt_path=auto")
+    assert all(torch.isfinite(x).all() for x in weights(tmp_path / "run").values())
+
+
+@pytest.mark.parametrize("balance", ["micro_batch", "loss_free", "ema", "global_batch"])
+def test_a_step_can_be_skipped(run, tmp_path, poison_loss, caplog, balance):
     caplog.set_level(logging.WARNING)
     poison_loss(float("nan"), 3, 4)
-    run(tmp_path / "run", *SHORT, *SKIP, "callbacks.checkpoint.keep_last=9")
+    run(tmp_path / "run", *SHORT, *SKIP, "callbacks.checkpoint.keep_last=9", f"balance={balance}")
     assert "this step is skipped" in caplog.text
     before, after = weights(tmp_path / "run", "step-000000002.ckpt"), weights(tmp_path / "run", "step-000000004.ckpt")
     assert all(torch.equal(before[name], after[name]) for name in before)
