@@ -1,4 +1,4 @@
-"""The same with two ranks, and with other numbers of data workers."""
+"""The same with two ranks, whichever is told to stop."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import socket
 import pytest
 from torch import multiprocessing
 
+from moe_toy.training.checkpoint_folder import step_file
 from tests.reliability.compare import assert_same_end
 
 SHORT = [
@@ -35,7 +36,7 @@ def on_rank(rank, port, job):
     job()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def on_two_ranks():
     """Run `job` on two ranks; returns their exit codes."""
 
@@ -54,20 +55,38 @@ def on_two_ranks():
     return start
 
 
-def terminate_rank_1() -> None:
-    """Not rank 0: all must agree to stop."""
-    if os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGTERM)
+@pytest.fixture(scope="module")
+def whole(run, on_two_ranks, tmp_path_factory):
+    """The uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert on_two_ranks(lambda: run(folder, *SHORT)) == [0, 0]
+    return folder
 
 
-def test_two_ranks_continue_exactly(run, on_two_ranks, at_call, tmp_path):
-    assert on_two_ranks(lambda: run(tmp_path / "whole", *SHORT)) == [0, 0]
+# 4 steps of 2 micro-batches; 2 validation batches before the first step and after steps 2 and 4.
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param((1, "training_step", 5, 3), id="rank 1 in a step"),
+        pytest.param((0, "training_step", 6, 3), id="rank 0 in a step"),
+        pytest.param((1, "validation_step", 3, 2), id="rank 1 in a validation"),
+        pytest.param((0, "validation_step", 5, 4), id="rank 0 in the last validation"),
+    ],
+)
+def test_two_ranks_continue_exactly(run, whole, on_two_ranks, at_call, case):
+    rank, hook, call, saved_step = case
+    run_dir = whole.with_name(f"{hook} {rank}")
+
+    def terminate() -> None:
+        """One rank alone: all must agree to stop."""
+        if os.environ["RANK"] == str(rank):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def interrupted():
-        at_call("training_step", 5, terminate_rank_1)
-        run(tmp_path / "run", *SHORT)
+        at_call(hook, call, terminate)
+        run(run_dir, *SHORT)
 
     assert on_two_ranks(interrupted) == [128 + signal.SIGTERM, 0]
-    assert (tmp_path / "run" / "checkpoints" / "step-000000003.ckpt").exists()
-    assert on_two_ranks(lambda: run(tmp_path / "run", *SHORT, "ckpt_path=auto")) == [0, 0]
-    assert_same_end(tmp_path / "whole", tmp_path / "run")
+    assert step_file(run_dir / "checkpoints", saved_step).exists()
+    assert on_two_ranks(lambda: run(run_dir, *SHORT, "ckpt_path=auto")) == [0, 0]
+    assert_same_end(whole, run_dir)
