@@ -49,7 +49,9 @@ class Tokenizer:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        except Exception as error:  # the library raises bare Exception
+        except BaseException as error:  # the library raises bare Exception; a panic of its Rust code is not even that
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise UserError(f"{path} is not a tokenizer.json ({error}); give another data.tokenizer") from None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
