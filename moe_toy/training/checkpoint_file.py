@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch.storage import TypedStorage
 
 END_OF_ZIP = b"PK\x05\x06"
 END_SIZE = 22  # without a comment, whose length is the last two bytes
@@ -50,8 +51,11 @@ def load_intact(path: Path) -> Any:
         raise
     except Exception as error:  # torch, pickle and zip each raise their own kinds
         raise DamagedError(str(error).partition("\n")[0]) from error
-    size = path.stat().st_size
-    if any(tensor.nbytes > size for tensor in tensors_in(content)):
+    size, tensors = path.stat().st_size, list(tensors_in(content))
+    if not all(_is_dense(tensor) for tensor in tensors):
+        raise DamagedError("it holds other tensors than dense ones")
+    storages = {(storage := tensor.untyped_storage())._cdata: storage.nbytes() for tensor in tensors}
+    if sum(storages.values()) > size or any(tensor.nbytes > size for tensor in tensors):
         raise DamagedError(TOO_MUCH)
     return content
 
@@ -90,16 +94,30 @@ def replace(part: Path, path: Path) -> None:
         os.close(folder)
 
 
-def tensors_in(content: Any) -> Iterator[Tensor]:
-    """Every tensor in nested containers, each container once: a file can let one contain itself."""
+def tensors_in(content: Any) -> Iterator[Tensor | TypedStorage]:
+    """Every tensor, or storage without one, in nested containers and their attributes; everything once, since a file
+    can let a container contain itself."""
     seen, waiting = set(), [content]
     while waiting:
         item = waiting.pop()
-        if isinstance(item, Tensor):
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Tensor | TypedStorage):
             yield item
-        elif isinstance(item, dict | list | tuple | set) and id(item) not in seen:
-            seen.add(id(item))
+        if isinstance(item, dict | list | tuple | set):
             waiting += item.values() if isinstance(item, dict) else item
+        if isinstance(item, dict | Tensor):
+            waiting += getattr(item, "__dict__", {}).values()
+
+
+def _is_dense(tensor: Tensor | TypedStorage) -> bool:
+    return (
+        isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not (tensor.is_nested or tensor.is_quantized)
+    )
 
 
 class _Hashing:

@@ -15,6 +15,7 @@ from moe_toy.errors import UserError
 from moe_toy.training.checkpoint import load_checkpoint
 from moe_toy.training.checkpoint_file import DamagedError, load_intact, save_whole
 from moe_toy.training.checkpoint_folder import forget_all_but, last_good, name_also, step_file
+from moe_toy.training.checkpoint_io import AtomicCheckpointIO
 
 CONTENT = {"state_dict": {"model.weight": torch.arange(3000.0)}, "global_step": 7}
 KILLS = int(os.environ.get("MOE_TOY_KILLS", "10"))
@@ -30,6 +31,18 @@ def test_what_was_saved_is_loaded_also_by_plain_torch(path):
     for loaded in (load_intact(path), torch.load(path, weights_only=True)):
         assert torch.equal(loaded["state_dict"]["model.weight"], CONTENT["state_dict"]["model.weight"])
     assert [file.name for file in path.parent.iterdir()] == ["a.ckpt"]
+
+
+def test_what_is_trained_on_is_no_longer_the_file_and_shares_what_it_shared(tmp_path):
+    whole = torch.arange(12.0).view(3, 4)
+    save_whole({"state_dict": {"whole": whole, "part": whole[1:, ::2]}}, tmp_path / "a.ckpt")
+    state = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")["state_dict"]
+    with (tmp_path / "a.ckpt").open("r+b") as file:
+        file.write(bytes((tmp_path / "a.ckpt").stat().st_size))
+    assert torch.equal(state["whole"], whole)
+    assert torch.equal(state["part"], whole[1:, ::2])
+    state["part"].zero_()
+    assert state["whole"].sum() == whole.sum() - whole[1:, ::2].sum()
 
 
 def test_files_of_plain_torch_are_accepted(tmp_path):

@@ -15,6 +15,7 @@ import torch
 
 from moe_toy.data import readers
 from moe_toy.errors import UserError
+from tests.model.conftest import MODEL, MOE
 from tests.reliability.fuzzing import finding, mutate
 from tests.reliability.reading import READERS, write_tokenizer
 
@@ -95,6 +96,47 @@ def saved(content):
     return lambda path: torch.save(content, path)
 
 
+def beside_a_state(content):
+    config = {"model": MODEL | {"moe": MOE}}
+    return saved({"state_dict": {}, "hyper_parameters": config, "optimizer_states": content})
+
+
+def many_views_of_one():
+    tensor = torch.zeros(2**20)
+    return [tensor[:] for _ in range(1000)]
+
+
+def doubled(container: type):
+    content = container([0])
+    for _ in range(30):
+        content = container([content, content])
+    return content
+
+
+def bare_storage():
+    return torch.storage.TypedStorage(wrap_storage=torch.UntypedStorage(8), dtype=torch.float32, _internal=True)
+
+
+def within_itself():
+    content = []
+    content.append(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(many_views_of_one(), id="views of 4 GB in 4 MB"),
+        pytest.param(doubled(list), id="lists of a billion"),
+        pytest.param(doubled(tuple), id="tuples of a billion"),
+        pytest.param(within_itself(), id="a list within itself"),
+    ],
+)
+def test_a_checkpoint_takes_no_more_memory_than_it_is_long(content, tmp_path):
+    beside_a_state(content)(tmp_path / "plain.ckpt")
+    assert finding(READERS["plain.ckpt"][1], tmp_path / "plain.ckpt") is None
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
     [
@@ -111,6 +153,9 @@ def saved(content):
         pytest.param("plain.ckpt", saved({"state_dict": [1]}), id="a list for the state"),
         pytest.param("plain.ckpt", saved({"state_dict": {"a": 1}}), id="a number for a tensor"),
         pytest.param("plain.ckpt", saved({"state_dict": {}, "hyper_parameters": {"model": 3}}), id="no config"),
+        pytest.param("plain.ckpt", saved({"state_dict": {"a": torch.eye(2).to_sparse_coo()}}), id="a sparse tensor"),
+        pytest.param("plain.ckpt", saved({"state_dict": {"a": torch.ones(2, device="meta")}}), id="no data"),
+        pytest.param("plain.ckpt", beside_a_state(bare_storage()), id="a bare storage"),
         pytest.param("tokenizer.json", lines_of("{}"), id="no tokenizer"),
         pytest.param("tokenizer.json", vocabulary_with_a_huge_id, id="a huge id"),
     ],
