@@ -1,7 +1,9 @@
 """Checkpoint files that appear whole or not at all, and that tell when they have been damaged."""
 
+import errno
 import hashlib
 import os
+import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,11 @@ END_SIZE = 22  # without a comment, whose length is the last two bytes
 LABEL = b"sha256:"
 COMMENT_SIZE = len(LABEL) + 64
 TOO_MUCH = "it declares more data than it holds"
+DTYPES = {f"torch {name}" for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+STORAGES = {f"torch {name}" for name in vars(torch) if name.endswith("Storage")}
+REBUILD = {"torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
+NAMES = {"collections OrderedDict", "__builtin__ set", "torch Size", *REBUILD, *DTYPES, *STORAGES}
+"""What a checkpoint is made of, besides plain values."""
 
 
 class DamagedError(ValueError):
@@ -45,15 +52,18 @@ def load_intact(path: Path) -> Any:
     """What was saved at `path`, on the CPU; takes no more memory than the file is long."""
     check_intact(path)
     try:
+        _check_names(path)
         # Mapped, since only then does torch hold what is declared against the length of the file.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an offset outside of the file
+            raise
+        raise DamagedError(str(error)) from error
     except Exception as error:  # torch, pickle and zip each raise their own kinds
         raise DamagedError(str(error).partition("\n")[0]) from error
     size, tensors = path.stat().st_size, list(tensors_in(content))
-    if not all(_is_dense(tensor) for tensor in tensors):
-        raise DamagedError("it holds other tensors than dense ones")
+    if not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise DamagedError("it holds numbers that are no tensor's")
     storages = {(storage := tensor.untyped_storage())._cdata: storage.nbytes() for tensor in tensors}
     if sum(storages.values()) > size or any(tensor.nbytes > size for tensor in tensors):
         raise DamagedError(TOO_MUCH)
@@ -111,13 +121,14 @@ def tensors_in(content: Any) -> Iterator[Tensor | TypedStorage]:
             waiting += getattr(item, "__dict__", {}).values()
 
 
-def _is_dense(tensor: Tensor | TypedStorage) -> bool:
-    return (
-        isinstance(tensor, Tensor)
-        and tensor.layout == torch.strided
-        and tensor.device.type == "cpu"
-        and not (tensor.is_nested or tensor.is_quantized)
-    )
+def _check_names(path: Path) -> None:
+    """Of what torch would unpickle, some kinds take any number as a size to make room for."""
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.namelist():
+            if part.lower().endswith("data.pkl"):
+                for operation, name, _ in pickletools.genops(archive.read(part)):
+                    if operation.name == "GLOBAL" and name not in NAMES:
+                        raise DamagedError(f"it names {name}, which is no part of a checkpoint")
 
 
 class _Hashing:

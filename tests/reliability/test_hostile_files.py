@@ -117,6 +117,14 @@ def bare_storage():
     return torch.storage.TypedStorage(wrap_storage=torch.UntypedStorage(8), dtype=torch.float32, _internal=True)
 
 
+def calls(function, *arguments):
+    class Call:
+        def __reduce__(self):
+            return function, arguments
+
+    return Call()
+
+
 def within_itself():
     content = []
     content.append(content)
@@ -156,6 +164,8 @@ def test_a_checkpoint_takes_no_more_memory_than_it_is_long(content, tmp_path):
         pytest.param("plain.ckpt", saved({"state_dict": {"a": torch.eye(2).to_sparse_coo()}}), id="a sparse tensor"),
         pytest.param("plain.ckpt", saved({"state_dict": {"a": torch.ones(2, device="meta")}}), id="no data"),
         pytest.param("plain.ckpt", beside_a_state(bare_storage()), id="a bare storage"),
+        pytest.param("plain.ckpt", beside_a_state(calls(bytearray, 10**10)), id="10 GB of zeros"),
+        pytest.param("plain.ckpt", beside_a_state(calls(torch.Tensor, 10**10)), id="a tensor of 40 GB"),
         pytest.param("tokenizer.json", lines_of("{}"), id="no tokenizer"),
         pytest.param("tokenizer.json", vocabulary_with_a_huge_id, id="a huge id"),
     ],
