@@ -15,7 +15,7 @@ from tests.reliability.fuzzing import finding
 from tests.reliability.reading import READERS
 
 PATH = Path("some file")
-MUCH = 3 * 2**30
+MUCH = 2 * fuzzing.EXTRA_MEMORY
 
 
 def hidden(work):
