@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/.ready
 
-.PHONY: train test lint soak fuzz setup clean
+.PHONY: train test lint soak fuzz kills setup clean
 
 train: setup  ## train the default nano model (ARGS="moe=shared_experts ..." to change it)
 	$(VENV)/bin/python train.py $(ARGS)
@@ -20,6 +20,9 @@ soak: setup  ## two hours of watched training
 
 fuzz: setup  ## damaged files for every reader
 	$(VENV)/bin/python -m tests.reliability.fuzz $(ARGS)
+
+kills: setup  ## a hundred kills while checkpoints are written
+	MOE_TOY_KILLS=100 $(VENV)/bin/python -m pytest tests/reliability/test_checkpoint_file.py -k killed
 
 setup: $(READY)
 

@@ -20,9 +20,16 @@ from pydantic import ValidationError
 from moe_toy.errors import EXIT_USER_ERROR, UserError
 from moe_toy.jobs import compose_sweep, jobs
 
+MISTAKES = (UserError, ValidationError, HydraException, OmegaConfBaseException)
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 NOT_WRITABLE |= {errno.ENOTDIR, errno.EEXIST}  # a file where a directory should be
-SECTIONS = {"MoEConfig": "moe", "ModelConfig": "model", "OptimizerConfig": "optimizer", "TrainerConfig": "trainer"}
+SECTIONS = {
+    "DataConfig": "data",
+    "MoEConfig": "moe",
+    "ModelConfig": "model",
+    "OptimizerConfig": "optimizer",
+    "TrainerConfig": "trainer",
+}
 ALTERNATIVES = {"int", "float", "str"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
 
@@ -56,7 +63,7 @@ def run_checked(
             sys.argv.append(sweep.naming)
             main()
         sys.exit(sweep.conclude(config_dir / "claims.yaml"))
-    except (UserError, ValidationError, HydraException, OmegaConfBaseException) as error:
+    except MISTAKES as error:
         print(f"error: {explain(error, arguments, config_dir, config)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except (OSError, ValueError) as error:  # a log file that cannot be opened is a ValueError because of an OSError

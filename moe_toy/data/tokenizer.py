@@ -32,6 +32,8 @@ class Tokenizer:
     """Text to ids and back, and how many bytes of text each id stands for."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        backend.no_truncation()  # texts are encoded as they are, for whatever else a tokenizer.json was made
+        backend.no_padding()
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         if (largest := max(backend.get_vocab(with_added_tokens=True).values(), default=0)) >= self.vocab_size:

@@ -12,11 +12,15 @@ of `sequence_length` tokens, and what is left over is dropped.
 from __future__ import annotations
 
 import logging
+import math
+import zipfile
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Integer
+from numpy.lib import format as npy
 from safetensors.numpy import load_file
 
 from moe_toy.errors import UserError
@@ -62,7 +66,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         if path.suffix == ".npy":
             beside = path.with_suffix(".tokens.npy")
-            arrays = {"routed_experts": np.load(path), "token_ids": np.load(beside)}
+            arrays = {"routed_experts": _from_file(path), "token_ids": _from_file(beside)}
         else:
             arrays = _unpacked(path) if path.suffix == ".npz" else load_file(path)
     except FileNotFoundError as error:
@@ -79,10 +83,33 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _unpacked(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as archive:
-        if sum(part.file_size for part in archive.zip.infolist()) > MOST_PACKED * path.stat().st_size:
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if sum(part.file_size for part in parts) > MOST_PACKED * path.stat().st_size:
             raise ValueError(f"it unpacks to more than {MOST_PACKED} times its size")
-        return {name: np.asarray(archive[name]) for name in archive.files}  # a part that is no array comes as bytes
+        if any(part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for part in parts):
+            raise ValueError("it is packed in a way that numpy does not use")  # and which may ask for gigabytes
+        arrays = {}
+        for part in parts:
+            with archive.open(part) as file:
+                arrays[part.filename.removesuffix(".npy")] = _array(file, part.file_size)
+        return arrays
+
+
+def _from_file(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        return _array(file, path.stat().st_size)
+
+
+def _array(file: BufferedIOBase, size: int) -> np.ndarray:
+    """As numpy reads it, which makes room for all that is declared before it looks whether that is there."""
+    if (version := npy.read_magic(file)) != (1, 0):  # later ones are for headers of more than 64 KB
+        raise ValueError(f"it is of version {version}, not (1, 0)")
+    shape, _, dtype = npy.read_array_header_1_0(file)
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError("it declares more data than it holds")
+    file.seek(0)
+    return npy.read_array(file, allow_pickle=False)
 
 
 def _fed_tokens(path: Path, token_ids: np.ndarray, lengths: np.ndarray, rows: int) -> np.ndarray:

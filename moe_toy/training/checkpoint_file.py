@@ -1,7 +1,9 @@
 """Checkpoint files that appear whole or not at all, and that tell when they have been damaged."""
 
+import errno
 import hashlib
 import os
+import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +11,18 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch.storage import TypedStorage
 
 END_OF_ZIP = b"PK\x05\x06"
 END_SIZE = 22  # without a comment, whose length is the last two bytes
 LABEL = b"sha256:"
 COMMENT_SIZE = len(LABEL) + 64
 TOO_MUCH = "it declares more data than it holds"
+DTYPES = {f"torch {name}" for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+STORAGES = {f"torch {name}" for name in vars(torch) if name.endswith("Storage")}
+REBUILD = {"torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
+NAMES = {"collections OrderedDict", "__builtin__ set", "torch Size", *REBUILD, *DTYPES, *STORAGES}
+"""What a checkpoint is made of, besides plain values."""
 
 
 class DamagedError(ValueError):
@@ -44,14 +52,20 @@ def load_intact(path: Path) -> Any:
     """What was saved at `path`, on the CPU; takes no more memory than the file is long."""
     check_intact(path)
     try:
+        _check_names(path)
         # Mapped, since only then does torch hold what is declared against the length of the file.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an offset outside of the file
+            raise
+        raise DamagedError(str(error)) from error
     except Exception as error:  # torch, pickle and zip each raise their own kinds
         raise DamagedError(str(error).partition("\n")[0]) from error
-    size = path.stat().st_size
-    if any(tensor.nbytes > size for tensor in tensors_in(content)):
+    size, tensors = path.stat().st_size, list(tensors_in(content))
+    if not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise DamagedError("it holds numbers that are no tensor's")
+    storages = {(storage := tensor.untyped_storage())._cdata: storage.nbytes() for tensor in tensors}
+    if sum(storages.values()) > size or any(tensor.nbytes > size for tensor in tensors):
         raise DamagedError(TOO_MUCH)
     return content
 
@@ -90,16 +104,31 @@ def replace(part: Path, path: Path) -> None:
         os.close(folder)
 
 
-def tensors_in(content: Any) -> Iterator[Tensor]:
-    """Every tensor in nested containers, each container once: a file can let one contain itself."""
+def tensors_in(content: Any) -> Iterator[Tensor | TypedStorage]:
+    """Every tensor, or storage without one, in nested containers and their attributes; everything once, since a file
+    can let a container contain itself."""
     seen, waiting = set(), [content]
     while waiting:
         item = waiting.pop()
-        if isinstance(item, Tensor):
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Tensor | TypedStorage):
             yield item
-        elif isinstance(item, dict | list | tuple | set) and id(item) not in seen:
-            seen.add(id(item))
+        if isinstance(item, dict | list | tuple | set):
             waiting += item.values() if isinstance(item, dict) else item
+        if isinstance(item, dict | Tensor):
+            waiting += getattr(item, "__dict__", {}).values()
+
+
+def _check_names(path: Path) -> None:
+    """Of what torch would unpickle, some kinds take any number as a size to make room for."""
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.namelist():
+            if part.lower().endswith("data.pkl"):
+                for operation, name, _ in pickletools.genops(archive.read(part)):
+                    if operation.name == "GLOBAL" and name not in NAMES:
+                        raise DamagedError(f"it names {name}, which is no part of a checkpoint")
 
 
 class _Hashing:

@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
-from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from moe_toy.training.checkpoint import load_checkpoint
-from moe_toy.training.checkpoint_file import save_whole
+from moe_toy.training.checkpoint_file import save_whole, tensors_in
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,4 +23,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
         checkpoint = load_checkpoint(Path(path))
-        return tree_map_only(Tensor, torch.clone, checkpoint)  # nothing that is trained stays mapped to the file
+        _unmap(checkpoint)
+        return checkpoint
+
+
+@torch.no_grad()
+def _unmap(checkpoint: dict[str, Any]) -> None:
+    """Give every tensor memory of its own in place of the file's; what shared memory still does."""
+    copies = {}
+    for tensor in tensors_in(checkpoint):
+        storage = tensor.untyped_storage()
+        # With the original, whose address would else be free for another.
+        if storage._cdata not in copies:
+            copies[storage._cdata] = storage, storage.clone()
+        tensor.set_(copies[storage._cdata][1], tensor.storage_offset(), tensor.size(), tensor.stride())

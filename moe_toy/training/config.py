@@ -1,6 +1,6 @@
 """Numbers of a run, of its trainer and of the optimiser, checked once."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
@@ -10,23 +10,39 @@ from moe_toy.model.config import STRICT, NonNegativeFloat
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Part = dict[str, Any]
 OTHERS_ARE_FREE = ConfigDict(strict=True, extra="ignore")
 
 
 @dataclass(frozen=True, kw_only=True, config=OTHERS_ARE_FREE)
 class RunConfig:
-    """What is not of any part."""
+    """What is not of any part, and that the parts are there."""
 
     seed: NonNegativeInt
+    global_batch_size: PositiveInt | None
     ckpt_path: str | None
     init_from: str | None
     sweep_name: str | None
     threads: PositiveInt | None
+    data: Part
+    optimizer: Part
+    trainer: Part
+    callbacks: Part
+    logger: Part
+
+
+@dataclass(frozen=True, kw_only=True, config=OTHERS_ARE_FREE)
+class DataConfig:
+    """The numbers of the data that are held against other parts."""
+
+    batch_size: PositiveInt
+    sequence_length: PositiveInt
+    validation_length: PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True, config=OTHERS_ARE_FREE)
 class TrainerConfig:
-    """The numbers of Lightning's Trainer that it does not check itself, or only after a run has begun."""
+    """What Lightning's Trainer does not check itself, or only after a run has begun."""
 
     max_steps: Annotated[int, Field(ge=-1)]
     max_epochs: Annotated[int, Field(ge=-1)] | None
@@ -43,6 +59,7 @@ class TrainerConfig:
     limit_train_batches: NonNegativeInt | Share | None
     limit_val_batches: NonNegativeInt | Share | None
     overfit_batches: NonNegativeInt | Share
+    enable_progress_bar: bool
 
     @model_validator(mode="after")
     def _check(self) -> "TrainerConfig":

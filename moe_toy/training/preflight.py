@@ -8,13 +8,14 @@ from moe_toy.model.transformer import MoETransformer
 from moe_toy.training.accumulation import accumulated_alone
 from moe_toy.training.checkpoint import check_continues, check_weights_fit
 from moe_toy.training.checkpoint_folder import AUTO
-from moe_toy.training.config import OptimizerConfig, RunConfig, TrainerConfig
+from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
 from moe_toy.training.sharded_checkpoint import is_sharded
 
 
 def check_numbers(values: dict[str, Any]) -> None:
     """Each by itself, of the run, its trainer and its optimiser. Raises pydantic's error or a `UserError`."""
-    RunConfig(**{key: values[key] for key in ("seed", "ckpt_path", "init_from", "sweep_name", "threads")})
+    RunConfig(**values)
+    DataConfig(**values["data"])
     TrainerConfig(**values["trainer"])
     accumulated = accumulated_alone(
         values["global_batch_size"],

@@ -124,3 +124,12 @@ def test_a_tokenizer_without_bytes_is_refused():
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     with pytest.raises(UserError, match="not byte-level"):
         _ = Tokenizer(words).token_bytes
+
+
+def test_texts_are_neither_cut_nor_padded_as_a_file_may_ask_for(tmp_path):
+    tokenizer = train(ENGLISH, 270)
+    wanted = tokenizer.encode(ENGLISH)
+    tokenizer.backend.enable_truncation(2)
+    tokenizer.backend.enable_padding(length=1000)
+    tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer.load(tmp_path / "tokenizer.json").encode(ENGLISH) == wanted

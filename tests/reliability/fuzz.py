@@ -1,4 +1,5 @@
-"""`python -m tests.reliability.fuzz --seconds 600`: damaged files for every reader; findings are kept in a folder.
+"""`python -m tests.reliability.fuzz --seconds 600`: damaged files for every reader; findings are kept in a folder
+and make the exit code 1.
 
 Each reader runs in a process of its own: what ends the process is a finding too.
 """
@@ -6,6 +7,7 @@ Each reader runs in a process of its own: what ends the process is a finding too
 import argparse
 import os
 import random
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,7 +17,8 @@ from tests.reliability.fuzzing import finding, mutate
 from tests.reliability.reading import READERS
 
 
-def fuzz(name: str, seconds: float, seed: int, keep: Path) -> None:
+def fuzz(name: str, seconds: float, seed: int, keep: Path) -> int:
+    """How many files were neither read nor refused."""
     write, read = READERS[name]
     draw, found, number = random.Random(seed), Counter(), 0
     with TemporaryDirectory() as folder:
@@ -35,9 +38,10 @@ def fuzz(name: str, seconds: float, seed: int, keep: Path) -> None:
                 if found[kind] == 1:
                     keep.joinpath(f"{len(found)}-{name}").write_bytes(data)
     keep.joinpath(f"{name}.running").unlink()
-    print(f"{name}: {number} files, {found.total()} findings")
+    print(f"{name}: {number} files, {found.total()} findings", flush=True)
     for kind, times in found.most_common():
-        print(f"  {times:5d} {kind}")
+        print(f"  {times:5d} {kind}", flush=True)
+    return found.total()
 
 
 def main() -> None:
@@ -48,13 +52,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(READERS))
     arguments = parser.parse_args()
     arguments.keep.mkdir(parents=True, exist_ok=True)
+    os.environ["DATASETS_VERBOSITY"] = "critical"  # it would log each file that it cannot read
+    failed = False
     for name in arguments.names:
         if (process := os.fork()) == 0:
-            fuzz(name, arguments.seconds, arguments.seed, arguments.keep)
-            os._exit(0)
-        status = os.waitpid(process, 0)[1]
-        if status:
-            print(f"{name}: the process ended with status {status}; see {arguments.keep}/{name}.running")
+            os._exit(fuzz(name, arguments.seconds, arguments.seed, arguments.keep) > 0)
+        if status := os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
+            failed = True
+            if (running := arguments.keep / f"{name}.running").exists():
+                print(f"{name}: the process ended with status {status}; see {running}")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

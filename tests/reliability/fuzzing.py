@@ -1,6 +1,7 @@
 """Damages files in the ways that break parsers, and asks a reader to read them."""
 
 import random
+import re
 import resource
 import signal
 import struct
@@ -8,9 +9,10 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+from moe_toy.command_line import causes
 from moe_toy.errors import UserError
 
-EXTRA_MEMORY = 2 * 2**30
+EXTRA_MEMORY = 3 * 2**30  # a page of parquet can claim 2 GB, for which pyarrow makes room before it unpacks
 SECONDS = 10
 HUGE = [2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1, 0]
 
@@ -37,8 +39,8 @@ def mutate(seed: bytes, draw: random.Random) -> bytes:
     return bytes(data)
 
 
-class TooSlowError(Exception):
-    pass
+class TooSlowError(BaseException):
+    """Not an `Exception`, so that no reader takes it for a fault of the file."""
 
 
 @contextmanager
@@ -61,13 +63,18 @@ def bounds():
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def finding(read: Callable[[Path], object], path: Path) -> Exception | None:
-    """What a reader raises that is not a `UserError` in one line: a bug."""
+def finding(read: Callable[[Path], object], path: Path) -> BaseException | None:
+    """What a reader raises that is not a `UserError` in one line, or why it took too much memory: a bug."""
     try:
         with bounds():
             read(path)
     except UserError as error:
-        return error if "\n" in str(error) else None
-    except Exception as error:
+        return error if "\n" in str(error) else next(filter(is_out_of_memory, causes(error)), None)
+    except (Exception, TooSlowError) as error:
         return error
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Also as torch and the system put it. A reader must refuse a size before it asks for so much."""
+    return isinstance(error, MemoryError) or bool(re.search(r"allocate memory|bad_alloc|malloc", str(error)))

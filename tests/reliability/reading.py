@@ -12,8 +12,9 @@ from moe_toy.data.readers import read_documents
 from moe_toy.data.tokenizer import Tokenizer, train
 from moe_toy.evaluation.routed_experts import import_routed_experts
 from moe_toy.routing import RoutingTrace
-from moe_toy.training.checkpoint import load_checkpoint, model_config, model_state
+from moe_toy.training.checkpoint import model_config, model_state
 from moe_toy.training.checkpoint_file import save_whole
+from moe_toy.training.checkpoint_io import AtomicCheckpointIO
 from tests.model.conftest import MODEL, MOE
 
 TEXTS = ["one two three", "vier fünf sechs", "七八九 " * 30]
@@ -24,7 +25,7 @@ def documents(path: Path) -> None:
 
 
 def checkpoint(path: Path) -> None:
-    content = load_checkpoint(path)
+    content = AtomicCheckpointIO().load_checkpoint(path)
     model_config(content)
     model_state(content)
 

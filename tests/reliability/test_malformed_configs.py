@@ -6,10 +6,10 @@ import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 import train
-from moe_toy.command_line import explain
+from moe_toy.command_line import MISTAKES, explain, flat_keys
 from tests.paths import CONF, ROOT
 
 MAY_BE_ANYTHING = {"name", "run_dir", "model.moe", "trainer.devices"}
@@ -45,7 +45,16 @@ CASES = [
     if key not in MAY_BE_ANYTHING and not key.endswith("_")
     for bad in bad_values(value)
 ]
+OF_CONSTRUCTORS = ("callbacks.", "logger.", "trainer.")  # these have defaults, or tell what they lack
+REMOVED = [
+    key
+    for key in flat_keys(OmegaConf.to_container(CONFIG, resolve=False))
+    if key not in MAY_BE_ANYTHING and not key.startswith(OF_CONSTRUCTORS) and not key.endswith("_")
+]
+REMOVED += ["trainer.max_steps", "trainer.overfit_batches", "trainer.enable_progress_bar"]
 CONTRADICTIONS = [
+    {"global_batch_size": "abc"},
+    {"global_batch_size": 0},
     {"trainer.max_steps": -1, "trainer.max_epochs": -1},
     {"optimizer.min_lr": 0.1, "optimizer.lr": 0.01},
     {"moe.top_k": 65},
@@ -72,11 +81,15 @@ CONTRADICTIONS = [
 ]
 
 
-def complaint(changes: dict[str, object]) -> str:
+def changed(changes: dict[str, object]) -> DictConfig:
     cfg = copy.deepcopy(CONFIG)
     for key, value in changes.items():
         OmegaConf.update(cfg, key, value, merge=False)
-    with pytest.raises(Exception) as stop:  # noqa: PT011
+    return cfg
+
+
+def complaint(cfg: DictConfig) -> str:
+    with pytest.raises(MISTAKES) as stop:
         train.check(cfg)
     return explain(stop.value, [], CONF, "train")
 
@@ -88,17 +101,30 @@ def test_there_are_150_of_them():
 @pytest.mark.parametrize(("key", "value"), CASES, ids=str)
 def test_a_bad_value_is_named(key, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    line = complaint({key: value})
+    line = complaint(changed({key: value}))
     assert "\n" not in line
     assert key.rpartition(".")[2] in line  # interpolated keys are named by where they are used
     assert "Error in call to target" not in line
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("key", REMOVED)
+def test_a_removed_key_is_named(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = copy.deepcopy(CONFIG)
+    section, _, name = key.rpartition(".")
+    with open_dict(cfg):
+        del (OmegaConf.select(cfg, section) if section else cfg)[name]
+    line = complaint(cfg)
+    assert "\n" not in line
+    assert name in line
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("changes", CONTRADICTIONS, ids=str)
 def test_a_contradiction_is_named(changes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    line = complaint(changes)
+    line = complaint(changed(changes))
     assert "\n" not in line
     assert any(key.rpartition(".")[2] in line for key in changes)
     assert not list(tmp_path.iterdir())
