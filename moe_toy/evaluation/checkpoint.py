@@ -11,12 +11,13 @@ from typing import Any
 import torch
 import yaml
 from jaxtyping import Int
+from pydantic import PositiveInt
 from torch import Tensor
 
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
-from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, file_state
+from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, check_device, file_state
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.training.checkpoint import BALANCER, load_checkpoint, model_config, model_state
@@ -35,7 +36,7 @@ class CheckpointTarget(ModelTarget):
 
     kind = "checkpoint"
 
-    def __init__(self, *, path: str | Path | None, device: str | None, batch_size: int) -> None:
+    def __init__(self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt) -> None:
         if path is None:
             raise UserError("target.path is not set; give a run directory of train.py or a .ckpt file")
         is_run = (Path(path) / LAST).exists()
@@ -46,6 +47,7 @@ class CheckpointTarget(ModelTarget):
         self.batch_size = batch_size
 
     def check(self) -> None:
+        check_device("target.device", self.device)
         with torch.device("meta"):
             self._balancer(*self._saved())
 
