@@ -23,6 +23,7 @@ from moe_toy.routing import RoutingTrace
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF, ROOT
+from tests.reliability.reading import write_routed_npy, write_routed_npz
 from tests.small_run import EIGHT_EXPERTS, SMALL, WORDS
 
 TABLES = {"srp", "cache", "specialization", "load", "tokens", "balance", "nulls", "correlations", "loss", "text"}
@@ -179,6 +180,22 @@ def test_a_folder_of_traces_has_a_domain_for_each_file(tmp_path):
     results = run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/traces")
     assert results.summary["domains"] == ["books", "code"]
     assert (tmp_path / "traces" / "books.safetensors").exists()  # only our own copies are removed
+
+
+def test_a_folder_of_routed_experts_has_a_domain_for_each_file(tmp_path):
+    """Whatever dots their names have."""
+    (tmp_path / "routed").mkdir()
+    for name in ("model-0.5.npz", "model-0.7.npz"):
+        write_routed_npz(tmp_path / "routed" / name)
+    write_routed_npy(tmp_path / "routed" / "model-0.7.b.npy")
+    target = ["target=trace", f"target.path={tmp_path}/routed", "target.num_experts=6", "target.sequence_length=4"]
+    assert run(tmp_path / "out", *target).summary["domains"] == ["model-0.5", "model-0.7.b", "model-0.7"]
+
+
+def test_files_of_one_name_are_refused(complain, tmp_path):
+    for name in ("a.npz", "a.npy"):
+        (tmp_path / name).touch()
+    assert "a.npy and a.npz would both be called a" in complain("target=trace", "target.path=.")
 
 
 @pytest.mark.parametrize("family", DECODERS)

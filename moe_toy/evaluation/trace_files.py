@@ -65,7 +65,7 @@ class TraceTarget:
         return [file if is_ours(file) else self._imported(file, folder) for file in self._files()]
 
     def _imported(self, file: Path, folder: Path) -> Path:
-        made = folder / f"{file.name.split('.')[0]}{OURS}"
+        made = folder / f"{file.stem}{OURS}"
         if not made.exists():
             folder.mkdir(parents=True, exist_ok=True)
             self._import(file).save(made)
@@ -82,6 +82,10 @@ class TraceTarget:
         files = sorted(f for f in self.path.iterdir() if f.suffix in IMPORTED and not f.name.endswith(".tokens.npy"))
         if not files:
             raise UserError(f"target.path={self.source} holds no trace ({', '.join(IMPORTED)}); give another folder")
+        named: dict[str, Path] = {}
+        for file in files:
+            if (other := named.setdefault(file.stem, file)) != file:
+                raise UserError(f"{other} and {file} would both be called {file.stem}; rename one of them")
         return files
 
 
