@@ -57,6 +57,10 @@ def declares_a_long_header(path):
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
 
 
+def packs_much(path):
+    pq.write_table(pa.table({"text": ["x" * 100_000_000]}), path, compression="zstd")
+
+
 def vocabulary_with_a_huge_id(path):
     write_tokenizer(path)
     content = json.loads(path.read_text())
@@ -83,6 +87,7 @@ def saved(content):
     [
         pytest.param("a.parquet", numbers_for_text, id="numbers for text"),
         pytest.param("a.parquet", another_column, id="another column"),
+        pytest.param("a.parquet", packs_much, id="100 MB in a few kB"),
         pytest.param("a.jsonl", lines_of("[" * 100_000), id="deep nesting"),
         pytest.param("a.jsonl", lines_of('{"text": ' + "9" * 5000 + "}"), id="a number of 5000 digits"),
         pytest.param("a.jsonl", lines_of('{"text": NaN}'), id="NaN for text"),
@@ -101,6 +106,15 @@ def test_hostile_files_are_refused(name, write, tmp_path):
     with pytest.raises(UserError) as refusal, bounds():
         READERS[name][1](tmp_path / name)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_long_text_named_by_many_rows_takes_the_memory_of_few(tmp_path):
+    """Three gigabytes of text in a file of less than a kilobyte."""
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 150), pa.array(["x" * 20_000_000]))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
+    with bounds():
+        rows = readers.read_documents(tmp_path / "a.parquet", 100)
+        assert [len(next(rows)) for _ in range(5)] == [20_000_000] * 5
 
 
 def test_a_file_without_line_ends_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
