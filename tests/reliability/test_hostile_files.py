@@ -57,10 +57,6 @@ def declares_a_long_header(path):
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
 
 
-def packs_much(path):
-    pq.write_table(pa.table({"text": ["x" * 100_000_000]}), path, compression="zstd")
-
-
 def vocabulary_with_a_huge_id(path):
     write_tokenizer(path)
     content = json.loads(path.read_text())
@@ -87,7 +83,6 @@ def saved(content):
     [
         pytest.param("a.parquet", numbers_for_text, id="numbers for text"),
         pytest.param("a.parquet", another_column, id="another column"),
-        pytest.param("a.parquet", packs_much, id="100 MB in a few kB"),
         pytest.param("a.jsonl", lines_of("[" * 100_000), id="deep nesting"),
         pytest.param("a.jsonl", lines_of('{"text": ' + "9" * 5000 + "}"), id="a number of 5000 digits"),
         pytest.param("a.jsonl", lines_of('{"text": NaN}'), id="NaN for text"),
