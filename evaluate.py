@@ -9,7 +9,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from moe_toy.command_line import run_checked
+from moe_toy.command_line import run_checked, told_in_one_line
 
 if TYPE_CHECKING:
     from moe_toy.evaluation.evaluation import Evaluation
@@ -25,11 +25,16 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     import torch
 
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    with told_in_one_line():
+        evaluate(cfg)
+
+
+def evaluate(cfg: DictConfig) -> None:
     from moe_toy.evaluation.runs import FinishedRuns
     from moe_toy.evaluation.sweep import FinishedSweep
 
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
     target = instantiate(cfg.target)
     if isinstance(target, FinishedSweep):
         return judge(target.path, Path(cfg.out_dir), strict=cfg.strict)
@@ -75,12 +80,21 @@ def judge(sweep: Path, out_dir: Path, *, strict: bool) -> None:
 
 def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
+    from moe_toy.constructor_check import check_constructors
     from moe_toy.errors import UserError
+    from moe_toy.evaluation.settings import RunSettings
+    from moe_toy.evaluation.target import ModelTarget
 
+    values = OmegaConf.to_container(cfg, resolve=True)
+    RunSettings(**values)
     if len({cfg[name] is None for name in DEVICE}) > 1:
         raise UserError(f"{', '.join(DEVICE)} go together; give all three or none")
     instantiate(cfg.metrics, _convert_="all")
-    instantiate(cfg.target).check()
+    check_constructors({"target": values["target"]})
+    target = instantiate(cfg.target)
+    target.check()
+    if isinstance(target, ModelTarget):
+        check_constructors({"data": values["data"]})
     if not is_measured(cfg):
         build(cfg).check()
 

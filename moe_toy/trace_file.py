@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, Json, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,6 +27,32 @@ _AXES = {
     "weights": ("layer", "batch", "seq", "k"),
 }
 _REQUIRED = ("expert_ids", "token_ids")
+_MOST = {"num_experts": 2**16, "vocab_size": 2**31, "domains": 2**15}  # what the integers of a file can number
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Source(BaseModel):
+    """What evaluations read of a trace's provenance; the rest is free."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    total_parameters: _Count | None = None
+    active_parameters: _Count | None = None
+    loss: dict[str, float | None] | None = None
+    bits_per_byte: dict[str, float | None] | None = None
+
+
+class _Metadata(BaseModel):
+    """safetensors keeps strings, so each field is JSON."""
+
+    model_config = ConfigDict(strict=True)
+
+    num_experts: Json[PositiveInt]
+    vocab_size: Json[PositiveInt] | None = None
+    layer_ids: Json[tuple[NonNegativeInt, ...]]
+    domains: Json[tuple[str, ...]]
+    source: Json[_Source]
 
 
 def save_trace(trace: RoutingTrace, path: str | os.PathLike[str]) -> None:
@@ -78,14 +105,7 @@ def load_trace(path: str | os.PathLike[str]) -> RoutingTrace:
         if name not in tensors:
             raise UserError(f"{path}: tensor '{name}' is missing; write the trace again")
     _checked_sizes(tensors, str(path))
-    trace = RoutingTrace(
-        **tensors,
-        num_experts=_parsed(path, metadata, "num_experts", int),
-        vocab_size=_parsed(path, metadata, "vocab_size", int) if "vocab_size" in metadata else None,
-        layer_ids=tuple(_parsed(path, metadata, "layer_ids", list)),
-        domains=tuple(_parsed(path, metadata, "domains", list)),
-        source=_parsed(path, metadata, "source", dict),
-    )
+    trace = RoutingTrace(**tensors, **_parsed(path, metadata))
     check_trace(trace, str(path))
     return trace
 
@@ -109,15 +129,25 @@ def check_trace(trace: RoutingTrace, where: str) -> None:
             f"{where}: 'layer_ids' names {len(trace.layer_ids)} layers, but 'expert_ids' has {sizes['layer']}; "
             "name the transformer layer of each row"
         )
+    for name, number in (
+        ("num_experts", trace.num_experts),
+        ("vocab_size", trace.vocab_size or 0),
+        ("domains", len(trace.domains)),
+    ):
+        if number > _MOST[name]:
+            raise UserError(
+                f"{where}: '{name}' counts {number}, more than the {_MOST[name]} that a trace file can number; "
+                "write the trace again"
+            )
     if not 1 <= sizes["k"] <= trace.num_experts:
         raise UserError(
             f"{where}: 'expert_ids' has {sizes['k']} experts per token, but num_experts is {trace.num_experts}; "
             "a token has between 1 and num_experts"
         )
     _check_range(trace, "expert_ids", trace.num_experts, "num_experts", where)
-    _check_range(trace, "token_ids", trace.vocab_size, "vocab_size", where)
-    _check_range(trace, "predicted_ids", trace.vocab_size, "vocab_size", where)
-    _check_range(trace, "domain_ids", len(trace.domains) or None, "the number of names in 'domains'", where)
+    for name in ("token_ids", "predicted_ids"):
+        _check_range(trace, name, trace.vocab_size or _MOST["vocab_size"], "vocab_size", where)
+    _check_range(trace, "domain_ids", len(trace.domains) or _MOST["domains"], "the number of 'domains'", where)
     _check_no_expert_twice(trace, where)
 
 
@@ -142,14 +172,14 @@ def _checked_sizes(tensors: dict[str, Tensor], where: str) -> dict[str, int]:
     return sizes
 
 
-def _check_range(trace: RoutingTrace, name: str, limit: int | None, meaning: str, where: str) -> None:
+def _check_range(trace: RoutingTrace, name: str, limit: int, meaning: str, where: str) -> None:
     tensor = getattr(trace, name)
     if tensor is None or tensor.numel() == 0:
         return
     ids = tensor.cpu().numpy()  # torch lacks min and max for uint16
     for extreme in (ids.argmin(), ids.argmax()):
         value = int(ids.flat[extreme])
-        if value < 0 or (limit is not None and value >= limit):
+        if not 0 <= value < limit:
             rule = "must not be negative" if value < 0 else f"is not below {meaning} ({limit})"
             place = _place(name, np.unravel_index(extreme, ids.shape))
             raise UserError(f"{where}: '{name}' holds {value} at {place}, which {rule}; write the trace again")
@@ -171,17 +201,16 @@ def _place(name: str, index: tuple[Any, ...]) -> str:
     return ", ".join(f"{axis} {int(i)}" for axis, i in zip(_AXES[name], index, strict=False))
 
 
-def _parsed(path: Any, metadata: dict[str, str], name: str, kind: type) -> Any:
-    """One metadata field from its JSON text."""
+def _parsed(path: Any, metadata: dict[str, str]) -> dict[str, Any]:
+    """The fields of the metadata from their JSON texts."""
     try:
-        value = json.loads(metadata[name])
-    except (KeyError, ValueError):
-        value = None
-    if type(value) is not kind:
+        parsed = _Metadata(**metadata)
+    except ValidationError as error:
+        found = error.errors()[0]
+        name, *inside = map(str, found["loc"])
+        where = f"'{name}' ({'.'.join(inside)})" if inside else f"'{name}'"
         raise UserError(
-            f"{path}: metadata '{name}' is {metadata.get(name)!r}, not {_JSON[kind]}; write the trace again"
-        )
-    return value
-
-
-_JSON = {int: "an integer", list: "a JSON list", dict: "a JSON object"}
+            f"{path}: metadata {where} is {metadata.get(name, 'absent')[:60]!r}, but: {found['msg']}; "
+            "write the trace again"
+        ) from None
+    return dict(parsed) | {"source": parsed.source.model_dump(exclude_unset=True)}

@@ -1,6 +1,9 @@
 """Whole evaluations by `evaluate.py` on small text: what they leave behind, how they go on, what they refuse."""
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +22,8 @@ from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, tiny_model
 from tests.metrics.conftest import load_golden
-from tests.paths import CONF
+from tests.paths import CONF, ROOT
+from tests.reliability.reading import write_routed_npy, write_routed_npz
 from tests.small_run import EIGHT_EXPERTS, SMALL, WORDS
 
 TABLES = {"srp", "cache", "specialization", "load", "tokens", "balance", "nulls", "correlations", "loss", "text"}
@@ -178,6 +182,22 @@ def test_a_folder_of_traces_has_a_domain_for_each_file(tmp_path):
     assert (tmp_path / "traces" / "books.safetensors").exists()  # only our own copies are removed
 
 
+def test_a_folder_of_routed_experts_has_a_domain_for_each_file(tmp_path):
+    """Whatever dots their names have."""
+    (tmp_path / "routed").mkdir()
+    for name in ("model-0.5.npz", "model-0.7.npz"):
+        write_routed_npz(tmp_path / "routed" / name)
+    write_routed_npy(tmp_path / "routed" / "model-0.7.b.npy")
+    target = ["target=trace", f"target.path={tmp_path}/routed", "target.num_experts=6", "target.sequence_length=4"]
+    assert run(tmp_path / "out", *target).summary["domains"] == ["model-0.5", "model-0.7.b", "model-0.7"]
+
+
+def test_files_of_one_name_are_refused(complain, tmp_path):
+    for name in ("a.npz", "a.npy"):
+        (tmp_path / name).touch()
+    assert "a.npy and a.npz would both be called a" in complain("target=trace", "target.path=.")
+
+
 @pytest.mark.parametrize("family", DECODERS)
 def test_a_pretrained_model_of_every_family_becomes_a_report(family, data, tokenizer_file, tmp_path):
     tiny_model(family).save_pretrained(tmp_path / "tiny")
@@ -232,6 +252,23 @@ def complain(refusal):
         (["metrics.segment_lengths=[]"], "metrics.segment_lengths"),
         (["bandwidth_gbps=16"], "bandwidth_gbps, expert_bytes, compute_ms go together"),
         (["target.pth=x"], "did you mean target.path?"),
+        (["target.path=x", "target.batch_size=abc"], "target.batch_size: input should be a valid integer, given 'abc'"),
+        (["target.path=x", "target.batch_size=0"], "target.batch_size: input should be greater than 0, given 0"),
+        (["target.path=x", "target.device=foo"], "target.device=foo is no device of this machine"),
+        (["target.path=x", "target.device=meta"], "target.device=meta is no device of this machine"),
+        (["target=huggingface", "target.path=x", "target.batch_size=-1"], "target.batch_size: input should be greater"),
+        (["target=huggingface", "target.path=x", "target.top_k=0"], "target.top_k: input should be greater than 0"),
+        (["target=huggingface", "target.path=x", "target.device_map=foo"], "target.device_map=foo is no device"),
+        (["target=huggingface", "target.path=x", "target.part=middle"], "target.part: input should be 'encoder'"),
+        (["target=trace", "target.path=x", "target.sequence_length=0"], "target.sequence_length: input should be"),
+        (["target=trace", "target.path=x", "target.num_experts=many"], "target.num_experts: input should be"),
+        (["target=runs", "target.paths=abc"], "target.paths: "),
+        (["threads=0"], "threads: input should be greater than 0, given 0"),
+        (["seed=abc"], "seed: input should be a valid integer"),
+        (["save_trace=perhaps"], "save_trace: input should be a valid boolean"),
+        (["bandwidth_gbps=fast"], "bandwidth_gbps: input should be a valid number, given 'fast'"),
+        (["bandwidth_gbps=-1"], "bandwidth_gbps: input should be greater than 0"),
+        (["out_dir=null"], "out_dir: input should be a valid string"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -250,11 +287,78 @@ def test_text_that_the_model_cannot_read_is_refused(complain, run_dir, data, tmp
     assert "the tokenizer has 400 tokens, but the model knows 300" in line
 
 
+def metadata(path):
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
 def test_a_trace_of_another_version_is_refused(complain, tmp_path):
     from safetensors.torch import save_file
 
     save_file({"expert_ids": torch.zeros(1)}, tmp_path / "a.safetensors", {"format": "moe_toy-routing-trace/9"})
     assert "'moe_toy-routing-trace/9', but this version reads" in complain("target=trace", "target.path=a.safetensors")
+
+
+def test_a_damaged_trace_is_refused(complain, tmp_path):
+    """As a whole, before there is a folder for its results; beside it lies one that is fine."""
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "traces").mkdir()
+    path = tmp_path / "traces" / "b.safetensors"
+    trace = load_golden("uniform_e8k2").trace
+    for name in ("a", "b"):
+        trace.save(tmp_path / "traces" / f"{name}.safetensors")
+    save_file(load_file(path) | {"token_ids": torch.full_like(trace.token_ids, -1)}, path, metadata(path))
+    assert "b.safetensors: 'token_ids' holds -1" in complain("target=trace", "target.path=traces", "out_dir=out")
+
+
+@pytest.mark.parametrize("empty", [{"layer": 0}, {"batch": 0}, {"seq": 0}], ids=str)
+def test_an_empty_trace_is_refused(complain, tmp_path, empty):
+    layers, batch, seq = ({"layer": 2, "batch": 3, "seq": 8} | empty).values()
+    ids = torch.arange(2).expand(layers, batch, seq, 2)
+    tokens = torch.zeros(batch, seq, dtype=torch.int64)
+    trace = RoutingTrace(expert_ids=ids, token_ids=tokens, num_experts=4, layer_ids=tuple(range(layers)))
+    trace.with_domains(torch.zeros(batch, dtype=torch.int64)).save(tmp_path / "a.safetensors")
+    line = complain("target=trace", "target.path=a.safetensors", "out_dir=out")
+    assert f"a.safetensors holds {batch} sequences of {seq} tokens in {layers} layers" in line
+
+
+def test_damaged_routed_experts_are_refused(complain, tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"no archive")
+    line = complain("target=trace", "target.path=a.npz", "target.num_experts=8", "out_dir=out")
+    assert "a.npz cannot be read" in line
+
+
+def test_text_with_a_wrong_number_is_refused(complain, run_dir, data):
+    line = complain(f"target.path={run_dir}", *data, "data.validation_length=long")
+    assert "data.validation_length: input should be a valid integer, given 'long'" in line
+
+
+def test_a_config_that_names_foreign_code_is_refused(complain, run_dir, data, tmp_path):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    (copy / "config.yaml").write_text(yaml.safe_dump(config | {"balance": {"_target_": "os.system", "command": "ls"}}))
+    assert "no balancing scheme of ours, given 'os.system'" in complain(f"target.path={copy}", *data, "out_dir=out")
+
+
+def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
+    trace = load_golden("uniform_e8k2").trace
+    replace(trace, expert_ids=trace.expert_ids[:, :, :3], token_ids=trace.token_ids[:, :3], predicted_ids=None).save(
+        tmp_path / "short.safetensors"
+    )
+    done = subprocess.run(
+        [sys.executable, ROOT / "evaluate.py", "target=trace", "target.path=short.safetensors", "out_dir=out"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no segment length fits the sequences")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_folder_with_results_of_another_target_is_refused(complain, tmp_path):

@@ -31,7 +31,7 @@ MAY_IMPORT = {
 }
 LIBRARIES = {  # where a heavy or framework-bound library may be imported
     "lightning": {"training", "callbacks", "data"},
-    "hydra": {"command_line", "jobs", "evaluation"},
+    "hydra": {"command_line", "jobs"},
     "matplotlib": {"report", "callbacks"},
     "wandb": set(),
     "transformers": {"evaluation", "export"},

@@ -87,7 +87,7 @@ INCONSISTENT = {
     ),
     "unnamed domain": (
         lambda trace: replace(trace, domain_ids=torch.tensor([0, 2, 1])),
-        "'domain_ids' holds 2 at batch 1, which is not below the number of names",
+        "'domain_ids' holds 2 at batch 1, which is not below the number of 'domains'",
     ),
     "layers": (
         lambda trace: replace(trace, layer_ids=(1,)),
@@ -124,9 +124,25 @@ def rewritten(path, tensors=None, **metadata):
 DAMAGED = {
     "format": ({"format": "other/2"}, "metadata 'format' is 'other/2', but this version reads"),
     "no format": ({"format": None}, "metadata 'format' is None"),
-    "num_experts": ({"num_experts": "six"}, "metadata 'num_experts' is 'six', not an integer"),
-    "no num_experts": ({"num_experts": None}, "metadata 'num_experts' is None, not an integer"),
-    "layer_ids": ({"layer_ids": "{}"}, "metadata 'layer_ids' is '{}', not a JSON list"),
+    "num_experts": ({"num_experts": "six"}, "metadata 'num_experts' is 'six', but: Invalid JSON"),
+    "no num_experts": ({"num_experts": None}, "metadata 'num_experts' is 'absent', but: Field required"),
+    "layer_ids": ({"layer_ids": "{}"}, "metadata 'layer_ids' is '{}', but: Input should be a valid tuple"),
+    "layers by name": ({"layer_ids": '["x", "y"]'}, r"metadata 'layer_ids' \(0\) is .*valid integer"),
+    "no experts": ({"num_experts": "0"}, "metadata 'num_experts' is '0', but: Input should be greater than 0"),
+    "true experts": ({"num_experts": "true"}, "metadata 'num_experts' is 'true', but: Input should be a valid integer"),
+    "10^8 experts": (
+        {"num_experts": "100000000"},
+        "'num_experts' counts 100000000, more than the 65536",
+    ),
+    "5000 digits": ({"vocab_size": "9" * 5000}, "metadata 'vocab_size' is '9999"),
+    "2^40 tokens": ({"vocab_size": str(2**40)}, "'vocab_size' counts 1099511627776"),
+    "a dict for a name": ({"domains": '[{"a": 1}, "b"]'}, r"metadata 'domains' \(0\) is .*valid string"),
+    "40,000 domains": ({"domains": json.dumps(["d"] * 40_000)}, "'domains' counts 40000"),
+    "parameters": ({"source": '{"total_parameters": "abc"}'}, r"metadata 'source' \(total_parameters\)"),
+    "10^400 parameters": ({"source": '{"active_parameters": 1' + "0" * 400 + "}"}, "should be less than"),
+    "loss": ({"source": '{"loss": "abc"}'}, r"metadata 'source' \(loss\)"),
+    "loss of a domain": ({"source": '{"loss": {"code": "abc"}}'}, r"metadata 'source' \(loss.code\)"),
+    "nested source": ({"source": "[" * 10_000}, "metadata 'source' is"),
     "no tokens": ({"tensors": {"token_ids": None}}, "tensor 'token_ids' is missing"),
     "shapes": (
         {"tensors": {"token_ids": torch.zeros(3, 4, dtype=torch.int32)}},

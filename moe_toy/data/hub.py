@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from moe_toy.data import corpus
 from moe_toy.data.domains import SPLITS, Split, TextSource, digest, files_fingerprint, is_validation
-from moe_toy.data.readers import quiet_datasets, read_parquet
+from moe_toy.data.readers import read_parquet
 from moe_toy.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -111,3 +111,12 @@ class HubDomains(TextSource):
                 f"{domain}: cannot read {self.datasets[domain]} ({reason}); check the name and the network, or use"
                 " data=files with local text"
             ) from error
+
+
+def quiet_datasets() -> Any:
+    """The library, imported late since it takes seconds, quiet, and without its call to count local reads."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    return datasets

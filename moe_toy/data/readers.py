@@ -9,12 +9,12 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from moe_toy.errors import UserError
 
 FILE_TYPES = (".txt", ".jsonl", ".parquet")
 LONGEST_LINE = 64 * 2**20  # bytes; a line is held in memory as a whole
+ROWS = 4  # of parquet at a time: a column can name one long text in many rows, of a few bits each
 
 
 def read_documents(path: Path, max_characters: int) -> Iterator[str]:
@@ -38,30 +38,21 @@ def check_file(path: Path) -> None:
 
 def read_parquet(path: Path) -> Iterator[str]:
     _check_parquet(path)
-    datasets = quiet_datasets()
-    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # seconds that only streams over a network need
-    stream = datasets.load_dataset("parquet", data_files=str(path), split="train", streaming=True, columns=["text"])
-    return _whole_rows(path, stream)
+    return _whole_rows(path)
 
 
-def _whole_rows(path: Path, stream: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _whole_rows(path: Path) -> Iterator[str]:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
-        for row in stream:
-            if row["text"]:
-                yield row["text"]
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS, columns=["text"]):
+                for value in batch.column(0):
+                    if text := value.as_py():
+                        yield text
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); write it again") from error
-
-
-def quiet_datasets() -> Any:
-    """The library, imported late since it takes seconds, quiet, and without its call to count local reads."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    return datasets
 
 
 def _read_jsonl(path: Path) -> Iterator[str]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from hydra.utils import instantiate
 from jaxtyping import Int
+from pydantic import PositiveInt
 from torch import Tensor
 
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
-from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, file_state
+from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, check_device, file_state
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.training.checkpoint import BALANCER, load_checkpoint, model_config, model_state
@@ -28,12 +30,13 @@ LAST = Path("checkpoints") / "last.ckpt"
 class CheckpointTarget(ModelTarget):
     """`path` is a run directory, whose last checkpoint is taken, or a checkpoint.
 
-    The checkpoint holds the model's own config; `config.yaml` of its run names the tokenizer and the balancing scheme.
+    The checkpoint holds the model's own config; its run directory holds the tokenizer, and a `config.yaml` that names
+    the balancing scheme. They may come from somebody else: nothing that they name is called but our schemes.
     """
 
     kind = "checkpoint"
 
-    def __init__(self, *, path: str | Path | None, device: str | None, batch_size: int) -> None:
+    def __init__(self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt) -> None:
         if path is None:
             raise UserError("target.path is not set; give a run directory of train.py or a .ckpt file")
         is_run = (Path(path) / LAST).exists()
@@ -44,28 +47,28 @@ class CheckpointTarget(ModelTarget):
         self.batch_size = batch_size
 
     def check(self) -> None:
-        self._config()
+        check_device("target.device", self.device)
+        with torch.device("meta"):
+            self._balancer(*self._saved())
 
     def identity(self) -> dict[str, Any]:
         return {"file": str(self.path.resolve()), "state": file_state(self.path)}
 
     def tokenizer(self) -> Path:
-        if "data" not in self._run_config:
+        path = self._run_dir / "tokenizer.json"
+        if not path.is_file():
             raise UserError(
-                f"{self.path} lies in no run directory with a config.yaml, so its tokenizer is unknown; give "
+                f"{self.path} lies in no run directory with a tokenizer.json, so its tokenizer is unknown; give "
                 "data.tokenizer=FILE.json"
             )
-        path = instantiate(self._run_config["data"]).tokenizer_file
-        if not path.is_file():
-            raise UserError(f"the tokenizer of {self.source} is not at {path} any more; give data.tokenizer=FILE.json")
         return path
 
     def limits(self) -> Limits:
-        config = self._config()
+        config, _ = self._saved()
         return Limits(config.vocab_size, config.max_seq_len)
 
     def load(self) -> LoadedModel:
-        config, weights = self._config(), model_state(load_checkpoint(self.path, KEY))
+        config, weights = self._saved()
         model = MoETransformer(config, self._balancer(config, weights))
         try:
             model.load_state_dict(weights)
@@ -73,8 +76,9 @@ class CheckpointTarget(ModelTarget):
             raise UserError(f"{self.path} does not fit the model it names: {error}") from error
         return Checkpoint(model.to(self.device).eval())
 
-    def _config(self) -> ModelConfig:
-        return model_config(load_checkpoint(self.path, KEY))
+    def _saved(self) -> tuple[ModelConfig, dict[str, Tensor]]:
+        checkpoint = load_checkpoint(self.path, KEY)
+        return model_config(checkpoint), model_state(checkpoint)
 
     def _balancer(self, config: ModelConfig, weights: dict[str, Tensor]) -> LoadBalancer:
         """Only schemes with a saved state, such as a bias on the selection, matter to a trained model."""
@@ -83,7 +87,7 @@ class CheckpointTarget(ModelTarget):
         if not saved:
             return LoadBalancer(**sizes)
         if "balance" in self._run_config:
-            return instantiate(self._run_config["balance"], **sizes)
+            return self._scheme(self._run_config["balance"], sizes)
         if saved == {f"{BALANCER}bias"}:
             return LossFreeBias(rate=1.0, **sizes)  # the rate matters to training only
         raise UserError(
@@ -91,10 +95,38 @@ class CheckpointTarget(ModelTarget):
             "directory, which is not there; leave the checkpoint in its run directory"
         )
 
+    def _scheme(self, settings: Any, sizes: dict[str, int]) -> LoadBalancer:
+        """What `balance` in the run's config names, if that is a class of `moe_toy.balance`."""
+        place = self._run_dir / "config.yaml"
+        target = settings.get("_target_") if isinstance(settings, dict) else None
+        named = re.fullmatch(r"(moe_toy\.balance\.\w+)\.(\w+)", target) if isinstance(target, str) else None
+        try:
+            scheme = getattr(import_module(named[1]), named[2]) if named else None
+        except (ImportError, AttributeError):
+            scheme = None
+        if not (isinstance(scheme, type) and issubclass(scheme, LoadBalancer)):
+            raise UserError(f"{place}: balance._target_ is no balancing scheme of ours, given {target!r}; mend it")
+        try:
+            return scheme(**{key: value for key, value in settings.items() if key != "_target_"} | sizes)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{place}: balance does not fit {named[2]} ({' '.join(str(error).split())})") from error
+
+    @property
+    def _run_dir(self) -> Path:
+        return self.path.parent.parent
+
     @cached_property
     def _run_config(self) -> dict[str, Any]:
-        path = self.path.parent.parent / "config.yaml"
-        return yaml.safe_load(path.read_text()) if path.is_file() else {}
+        path = self._run_dir / "config.yaml"
+        if not path.is_file():
+            return {}
+        try:
+            config = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); mend or remove it") from error
+        if not isinstance(config, dict):
+            raise UserError(f"{path} holds no keys with values; mend or remove it")
+        return config
 
 
 class Checkpoint(LoadedModel):

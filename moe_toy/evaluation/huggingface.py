@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from pydantic import PositiveInt
 
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.pretrained_model import PretrainedModel, first_number
 from moe_toy.evaluation.router_hooks import Family, family_of, named_by_user
-from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, file_state
+from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, check_device, file_state
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -21,6 +22,8 @@ WEIGHTS_AND_CONFIG = (".json", ".safetensors", ".bin")
 TOP_K_NAMES = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "num_selects", "topk")
 MASK_FILLING = ("switch_transformers",)
 NUM_SENTINELS = 100
+SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Ways of accelerate to put a model on several devices."""
 
 
 class HuggingFaceTarget(ModelTarget):
@@ -39,13 +42,13 @@ class HuggingFaceTarget(ModelTarget):
         revision: str | None = None,
         dtype: str = "auto",
         device_map: str | None = None,
-        batch_size: int,
+        batch_size: PositiveInt,
         part: Literal["encoder", "decoder"] | None = None,
         trust_remote_code: bool = False,
         router_modules: str | None = None,
         router_output: Literal["logits", "indices"] | None = None,
-        num_experts: int | None = None,
-        top_k: int | None = None,
+        num_experts: PositiveInt | None = None,
+        top_k: PositiveInt | None = None,
     ) -> None:
         if path is None:
             raise UserError("target.path is not set; give a hub name or the folder of a model")
@@ -70,6 +73,8 @@ class HuggingFaceTarget(ModelTarget):
         self._hub = {"revision": revision, "trust_remote_code": trust_remote_code}
 
     def check(self) -> None:
+        if self.device_map is not None and self.device_map not in SPREAD:
+            check_device("target.device_map", self.device_map)
         if self.config.is_encoder_decoder and self.part is None:
             raise UserError(f"{self.source} has two sides; give target.part=encoder or target.part=decoder")
         if not self.config.is_encoder_decoder and self.part is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,17 +12,19 @@ import pandas as pd
 import torch
 
 from moe_toy.data.tokenizer import Tokenizer
+from moe_toy.errors import UserError
 from moe_toy.evaluation.capture import joined
 from moe_toy.evaluation.correlations import correlation_table
 from moe_toy.evaluation.recording import Recording
 from moe_toy.evaluation.settings import MetricSettings
-from moe_toy.evaluation.tables import balance_table, loss_table, named_tokens, null_table, text_table
+from moe_toy.evaluation.tables import LOAD_BATCH, balance_table, loss_table, named_tokens, null_table, text_table
 from moe_toy.metrics import analyze
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 
 log = logging.getLogger(__name__)
 VOCABULARY_BYTES = 8e9
+RESAMPLES = 1000
 
 
 def measure(
@@ -29,7 +32,7 @@ def measure(
 ) -> Results:
     """`about` is the part of the summary that no trace knows: name, target, source."""
     tables = analyze(
-        countable(recording),
+        countable(recording, settings),
         settings.segment_lengths,
         settings.cache_stride,
         settings.cold,
@@ -89,9 +92,19 @@ def some_of_each_domain(recording: Recording, wanted: int) -> RoutingTrace:
     return joined(parts)
 
 
-def countable(recording: Recording) -> Iterator[RoutingTrace]:
-    """The traces, without their vocabulary size where the counts of tokens by expert would not fit into memory."""
+def countable(recording: Recording, settings: MetricSettings) -> Iterator[RoutingTrace]:
+    """The traces, without their vocabulary size where the counts of tokens by expert would not fit into memory.
+
+    Raises `UserError` where other counts would not: a trace of a few kilobytes can name thousands of experts.
+    """
     for number, trace in enumerate(recording):
+        needed, memory = bytes_of_counts(trace, len(recording.domains), settings), physical_memory()
+        if needed > memory / 2:
+            raise UserError(
+                f"{recording.files[number]}: counts of {len(recording.domains)} domains, {len(trace.layer_ids)} layers "
+                f"and {trace.num_experts} experts take {needed / 1e9:.1f} GB, more than half of the {memory / 1e9:.1f} "
+                "GB of this machine; lower num_experts if it is wrong, or try metrics.intervals=false"
+            )
         size = 3 * 4 * len(trace.layer_ids) * trace.num_experts * (trace.vocab_size or 0)
         if size > VOCABULARY_BYTES:
             if number == 0:
@@ -99,3 +112,18 @@ def countable(recording: Recording) -> Iterator[RoutingTrace]:
             yield replace(trace, vocab_size=None)
         else:
             yield trace
+
+
+def bytes_of_counts(trace: RoutingTrace, num_domains: int, settings: MetricSettings) -> int:
+    """Of what grows fastest: histograms of SRP and hits of caches, both resampled, and the counts of all segments."""
+    layers, batch, seq, _ = trace.expert_ids.shape
+    bins = sum(length + 1 for length in settings.segment_lengths)
+    numbers = num_domains * layers * trace.num_experts * bins
+    if settings.intervals:
+        caches = 2 * (3 + len(settings.segment_lengths))  # scopes, policies
+        numbers += num_domains * layers * RESAMPLES * (bins + caches * trace.num_experts)
+    return 8 * (numbers + 3 * min(batch, LOAD_BATCH) * seq * trace.num_experts)
+
+
+def physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

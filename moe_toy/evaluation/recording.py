@@ -26,6 +26,10 @@ class Recording:
     def read(self, file: Path) -> RoutingTrace:
         trace = RoutingTrace.load(file)
         batch, seq = trace.token_ids.shape
+        if trace.expert_ids.numel() == 0:
+            raise UserError(
+                f"{file} holds {batch} sequences of {seq} tokens in {len(trace.layer_ids)} layers; remove it"
+            )
         self.sequence_length = self.sequence_length or seq
         if seq != self.sequence_length:
             raise UserError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from moe_toy.metrics.cache import Cold
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Lengths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
@@ -32,3 +33,17 @@ class MetricSettings:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"segment_lengths": list(self.segment_lengths)}
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, extra="ignore"))
+class RunSettings:
+    """What is not of any part."""
+
+    bandwidth_gbps: Positive | None
+    expert_bytes: Positive | None
+    compute_ms: Positive | None
+    save_trace: bool
+    strict: bool
+    out_dir: str
+    seed: NonNegativeInt
+    threads: PositiveInt | None

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from moe_toy.errors import UserError
 from moe_toy.routing import RoutingTrace
 
 
@@ -69,6 +71,15 @@ class ModelTarget(ABC):
 
     @abstractmethod
     def load(self) -> LoadedModel: ...
+
+
+def check_device(key: str, device: str) -> None:
+    """Raise `UserError` unless tensors can be made and read there."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{key}={device} is no device of this machine ({reason}); give cpu, cuda or cuda:0") from error
 
 
 def file_state(path: Path) -> list[int]:

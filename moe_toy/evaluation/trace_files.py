@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+from pydantic import PositiveInt
 from safetensors import SafetensorError, safe_open
 
 from moe_toy.errors import UserError
+from moe_toy.evaluation.recording import Recording
 from moe_toy.evaluation.routed_experts import IMPORTED, import_routed_experts
 from moe_toy.evaluation.target import file_state
-from moe_toy.trace_file import FORMAT, check_format
+from moe_toy.routing import RoutingTrace
+from moe_toy.trace_file import FORMAT
 
 OURS = ".safetensors"
 
@@ -25,7 +29,12 @@ class TraceTarget:
     kind = "trace"
 
     def __init__(
-        self, *, path: str | Path | None, num_experts: int | None, sequence_length: int, tokenizer: str | Path | None
+        self,
+        *,
+        path: str | Path | None,
+        num_experts: PositiveInt | None,
+        sequence_length: PositiveInt,
+        tokenizer: str | Path | None,
     ) -> None:
         if path is None:
             raise UserError("target.path is not set; give a trace file or a folder of them")
@@ -37,11 +46,13 @@ class TraceTarget:
         self.tokenizer = None if tokenizer is None else Path(tokenizer)
 
     def check(self) -> None:
-        for file in self._files():
-            if is_ours(file):
-                check_format(file, metadata_of(file))
-            elif self.num_experts is None:
+        """Reads the files as a whole."""
+        ours = {file: is_ours(file) for file in self._files()}
+        for file in (file for file, is_it in ours.items() if not is_it):
+            if self.num_experts is None:
                 raise UserError(f"{file} holds routed experts, which do not say of how many; give target.num_experts")
+            self._import(file)
+        deque(Recording([file for file, is_it in ours.items() if is_it]), maxlen=0)
         if self.tokenizer is not None and not self.tokenizer.is_file():
             raise UserError(f"target.tokenizer={self.tokenizer}: no such file; give a tokenizer.json")
 
@@ -54,12 +65,14 @@ class TraceTarget:
         return [file if is_ours(file) else self._imported(file, folder) for file in self._files()]
 
     def _imported(self, file: Path, folder: Path) -> Path:
-        made = folder / f"{file.name.split('.')[0]}{OURS}"
+        made = folder / f"{file.stem}{OURS}"
         if not made.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            trace = import_routed_experts(file, num_experts=self.num_experts, sequence_length=self.sequence_length)
-            trace.save(made)
+            self._import(file).save(made)
         return made
+
+    def _import(self, file: Path) -> RoutingTrace:
+        return import_routed_experts(file, num_experts=self.num_experts, sequence_length=self.sequence_length)
 
     def _files(self) -> list[Path]:
         if self.path.is_file():
@@ -69,6 +82,10 @@ class TraceTarget:
         files = sorted(f for f in self.path.iterdir() if f.suffix in IMPORTED and not f.name.endswith(".tokens.npy"))
         if not files:
             raise UserError(f"target.path={self.source} holds no trace ({', '.join(IMPORTED)}); give another folder")
+        named: dict[str, Path] = {}
+        for file in files:
+            if (other := named.setdefault(file.stem, file)) != file:
+                raise UserError(f"{other} and {file} would both be called {file.stem}; rename one of them")
         return files
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 SCRIPTS = ("figures.js", "tokens.js", "text.js")
+LABELS = ("name", "text", "x", "y", "customdata", "categoryarray")
+"""Where names of domains, models and arms enter a figure."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,26 @@ def _figure(caption: str, figure: go.Figure) -> str:
                 trace[name] = values.astype("float32")  # enough to draw, at half the size
     title, _, more = caption.partition(" | ")
     small = f"<small>{escape(more)}</small>" if more else ""
-    text = figure.to_json().replace("\\u002f", "/")  # base64 is full of them
+    content = json.loads(figure.to_json())
+    for part in (*content["data"], content["layout"].get("xaxis", {}), content["layout"].get("yaxis", {})):
+        part |= {key: plain(part[key]) for key in LABELS if key in part}
     height = int(figure.layout.height)
     return (
         f"<figure><figcaption>{escape(title)}{small}</figcaption>"
         f'<div class="plot" role="img" aria-label="{escape(title)}" style="min-height: {height}px">'
-        f"{_script(text)}</div></figure>"
+        f"{_script(json.dumps(content, ensure_ascii=False, separators=(',', ':')))}</div></figure>"
     )
+
+
+def plain(label: Any) -> Any:
+    """A label, or a list of them, that plotly shows as it is: it takes tags for formats and links. A bold one of ours
+    stays bold."""
+    if isinstance(label, list):
+        return [plain(part) for part in label]
+    if not isinstance(label, str):
+        return label
+    bold = re.fullmatch(r"<b>(.*)</b>", label, re.DOTALL)
+    return f"<b>{escape(bold[1], quote=False)}</b>" if bold else escape(label, quote=False)
 
 
 def data_block(class_name: str, data: object) -> str:

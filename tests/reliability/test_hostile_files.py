@@ -178,6 +178,15 @@ def test_hostile_files_are_refused(name, write, tmp_path):
         read(path)
 
 
+def test_a_long_text_named_by_many_rows_takes_the_memory_of_few(tmp_path):
+    """Three gigabytes of text in a file of less than a kilobyte."""
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 150), pa.array(["x" * 20_000_000]))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
+    with bounds():
+        rows = readers.read_documents(tmp_path / "a.parquet", 100)
+        assert [len(next(rows)) for _ in range(5)] == [20_000_000] * 5
+
+
 def test_a_file_without_line_ends_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "LONGEST_LINE", 1000)
     (tmp_path / "a.txt").write_text("x" * 1001)

@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from moe_toy.report.compare import write_comparison
 from moe_toy.report.html import write_report
+from moe_toy.results import Results
 from tests.report.make_results import results_of, synthetic_trace
 
 
@@ -80,6 +82,29 @@ def test_names_and_tokens_stay_text(small_results, tmp_path):
     text = write_report(replace(small_results, summary=summary), tmp_path).read_text()
     assert "<h1>&lt;b&gt;bold&lt;/b&gt;</h1>" in text
     assert "</script><b>" not in text  # a token of the synthetic vocabulary
+
+
+def test_names_of_domains_and_models_are_no_tags_to_plotly(tmp_path):
+    trace = synthetic_trace(layers=2, experts=8, top_k=2, domains=3, samples=2, seq=64)
+    hostile = "<a href='https://example.org'>&nbsp;"
+    results = results_of(replace(trace, domains=(hostile, *trace.domains[1:])), hostile, token_count=2)
+    report = write_report(results, tmp_path / "one")
+    other = tmp_path / "other"
+    for folder, name in ((other, "other"), (tmp_path / "one", hostile)):
+        Results(results.summary | {"name": name}, results.tables).save(folder)
+    pages = [report, write_comparison([other, tmp_path / "one"], tmp_path / "many")]
+    plots = [
+        plot
+        for path in pages
+        for plot in re.findall(
+            r'<div class="plot"[^>]*><script type="application/json">(.*?)</script>', path.read_text()
+        )
+    ]
+    shown = [plot for plot in plots if "example.org" in plot]
+    assert len(shown) > 8
+    for plot in shown:
+        assert "\\u003ca" not in plot
+        assert "&lt;a href='https://example.org'&gt;&amp;nbsp;" in plot
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,16 @@ def test_figures_cannot_leave_their_script():
     assert figures({HOSTILE: figure}).count("</script>") == 1
 
 
+def test_labels_of_figures_are_no_tags_but_our_own_bold():
+    figure = go.Figure(go.Scatter(x=["<i>a & b</i>"], y=["<b><a href='x'>c</a></b>"], name="<s>"))
+    body = figures({"a": figure.update_layout(height=300)})
+    (text,) = re.findall(r'<script type="application/json">(.*)</script>', body)
+    (trace,) = json.loads(text)["data"]
+    assert trace["x"] == ["&lt;i&gt;a &amp; b&lt;/i&gt;"]
+    assert trace["y"] == ["<b>&lt;a href='x'&gt;c&lt;/a&gt;</b>"]
+    assert trace["name"] == "&lt;s&gt;"
+
+
 def test_a_caption_may_go_on_in_small_print():
     body = figures({"Hits | by <size>": go.Figure(layout={"height": 300})})
     assert "<figcaption>Hits<small>by &lt;size&gt;</small></figcaption>" in body

@@ -56,7 +56,7 @@ def srp_and_imbalance(results: pd.DataFrame, key: str, title: str) -> go.Figure:
             mode="markers",
             marker={"color": style["color"], "symbol": style["symbol"], "size": 9},
             customdata=runs.seed,
-            hovertemplate=f"{arm}, seed %{{customdata}}: %{{x:.3f}}, SRP %{{y:.3f}}<extra></extra>",
+            hovertemplate="%{fullData.name}, seed %{customdata}: %{x:.3f}, SRP %{y:.3f}<extra></extra>",
         )
     return figure.update_xaxes(IMBALANCE)
 
