@@ -16,7 +16,7 @@ import torch
 from moe_toy.data import readers
 from moe_toy.errors import UserError
 from tests.model.conftest import MODEL, MOE
-from tests.reliability.fuzzing import finding, mutate
+from tests.reliability.fuzzing import bounds, finding, mutate
 from tests.reliability.reading import READERS, write_tokenizer
 
 FINDINGS = sorted((Path(__file__).parent / "findings").iterdir())  # named <what>-<reader>
