@@ -30,6 +30,10 @@ SECTIONS = {
     "OptimizerConfig": "optimizer",
     "TrainerConfig": "trainer",
 }
+NOT_WRITTEN = {  # by config: what to do
+    "train": "hydra.run.dir; what was saved before is intact, and ckpt_path=auto continues from it",
+    "evaluate": "out_dir; what was there is intact",
+}
 ALTERNATIVES = {"int", "float", "str"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
 
@@ -70,7 +74,7 @@ def run_checked(
         cause = error if isinstance(error, OSError) else error.__cause__
         if getattr(cause, "errno", None) not in NOT_WRITABLE:
             raise
-        print(f"error: {explain_not_writable(cause)}", file=sys.stderr)
+        print(f"error: {explain_not_writable(cause, config)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
 
@@ -84,7 +88,8 @@ def told_in_one_line() -> Iterator[None]:
         is_mistake = isinstance(error, UserError) or error.errno in NOT_WRITABLE
         if not is_mistake or not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
             raise
-        text = one_line(mistake(error)) if isinstance(error, UserError) else explain_not_writable(error)
+        config = HydraConfig.get().job.config_name
+        text = one_line(mistake(error)) if isinstance(error, UserError) else explain_not_writable(error, config)
         print(f"error: {text}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
@@ -120,11 +125,9 @@ def explain(error: Exception, arguments: list[str], config_dir: Path, config: st
     return one_line(re.sub(r"\n\t", " ", text))
 
 
-def explain_not_writable(error: OSError) -> str:
-    return (
-        f"cannot write {error.filename or 'to the run directory'} ({error.strerror}); make room, or choose another "
-        "hydra.run.dir; what was saved before is intact, and ckpt_path=auto continues from it"
-    )
+def explain_not_writable(error: OSError, config: str) -> str:
+    place = error.filename or "to the directory of the run"
+    return f"cannot write {place} ({error.strerror}); make room, or choose another {NOT_WRITTEN[config]}"
 
 
 def explain_validation(error: ValidationError, section: str) -> Iterator[str]:

@@ -1,8 +1,10 @@
 """Every key of the default config with values that it cannot have: one line each, before anything is created."""
 
 import copy
+import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -88,14 +90,57 @@ def changed(changes: dict[str, object]) -> DictConfig:
     return cfg
 
 
+def without(key: str) -> DictConfig:
+    cfg = copy.deepcopy(CONFIG)
+    section, _, name = key.rpartition(".")
+    with open_dict(cfg):
+        del (OmegaConf.select(cfg, section) if section else cfg)[name]
+    return cfg
+
+
 def complaint(cfg: DictConfig) -> str:
     with pytest.raises(MISTAKES) as stop:
         train.check(cfg)
     return explain(stop.value, [], CONF, "train")
 
 
-def test_there_are_150_of_them():
-    assert len(CASES) + len(CONTRADICTIONS) >= 150
+WITHOUT_LIGHTNING = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lightning":
+            raise RuntimeError("it takes seconds")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def test_150_are_found_before_lightning_is_loaded(tmp_path):
+    """Which alone takes longer than the 3 seconds that a mistake may take."""
+    code = (
+        WITHOUT_LIGHTNING + "import tests.reliability.test_malformed_configs as t; print(t.found_without_lightning())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) >= 150
+
+
+def found_without_lightning() -> int:
+    configs = [changed({key: value}) for key, value in CASES if not key.startswith(("data.", "callbacks.", "logger."))]
+    configs += [without(key) for key in REMOVED if not key.startswith("data.")]
+    found = 0
+    for cfg in configs:
+        with suppress(RuntimeError):
+            complaint(cfg)
+            found += 1
+    return found
 
 
 @pytest.mark.parametrize(("key", "value"), CASES, ids=str)
@@ -111,13 +156,9 @@ def test_a_bad_value_is_named(key, value, tmp_path, monkeypatch):
 @pytest.mark.parametrize("key", REMOVED)
 def test_a_removed_key_is_named(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cfg = copy.deepcopy(CONFIG)
-    section, _, name = key.rpartition(".")
-    with open_dict(cfg):
-        del (OmegaConf.select(cfg, section) if section else cfg)[name]
-    line = complaint(cfg)
+    line = complaint(without(key))
     assert "\n" not in line
-    assert name in line
+    assert key.rpartition(".")[2] in line
     assert not list(tmp_path.iterdir())
 
 

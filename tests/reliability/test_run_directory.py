@@ -106,15 +106,19 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(run, tmp_path, monke
     assert (tmp_path / "run" / "checkpoints" / "step-000000002.ckpt").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "remedy"), [("train", "another hydra.run.dir; "), ("evaluate", "another out_dir; ")]
+)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES], ids=errno.errorcode.get)
-def test_what_cannot_be_written_is_told_in_one_line(monkeypatch, capsys, code):
+def test_what_cannot_be_written_is_told_in_one_line(monkeypatch, capsys, code, command, remedy):
     def main():
         raise OSError(code, os.strerror(code), "outputs/run/metrics.csv")
 
-    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(sys, "argv", [f"{command}.py"])
     with pytest.raises(SystemExit, match="2"):
-        run_checked(main, (), CONF, "train")
+        run_checked(main, (), CONF, command)
     line = capsys.readouterr().err
+    assert remedy in line
     assert line.startswith(f"error: cannot write outputs/run/metrics.csv ({os.strerror(code)}); ")
     assert line.count("\n") == 1
 
