@@ -49,16 +49,19 @@ def run(cfg: DictConfig) -> None:
 
 def train(cfg: DictConfig, start: Path | None) -> None:
     """From the checkpoint `start`, or anew, to the last step."""
+    from moe_toy.callbacks.checkpoint import CheckpointCallback
     from moe_toy.training.accumulation import accumulated_batches
     from moe_toy.training.checkpoint import check_continues, load_weights
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
     from moe_toy.training.resume import logger_options
-    from moe_toy.training.session import closing, greet, record_config, record_tokenizer, say_goodbye
+    from moe_toy.training.session import check_tokenizer, closing, greet, record_config, record_tokenizer, say_goodbye
 
     run_dir = Path(cfg.run_dir)
     data = instantiate(cfg.data)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
+    if weights := start or cfg.init_from:
+        check_tokenizer(data.tokenizer_file, Path(weights))
     if start is not None:
         check_continues(start, module.model, module.optimizer_config)
     elif cfg.init_from is not None:
@@ -80,6 +83,8 @@ def train(cfg: DictConfig, start: Path | None) -> None:
         if getattr(trainer.checkpoint_callback, "validation_is_due", False):
             trainer.validate(module, data, verbose=False)
     say_goodbye(trainer, run_dir)
+    if isinstance(trainer.checkpoint_callback, CheckpointCallback):
+        trainer.checkpoint_callback.obey_late_signal(trainer)
 
 
 def check(cfg: DictConfig) -> None:

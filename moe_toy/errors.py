@@ -1,5 +1,9 @@
-"""The one exception that stands for a user's mistake, and how a command then leaves."""
+"""The one exception that stands for a user's mistake, and how commands leave early."""
 
+import signal
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""A run that is sent one saves and leaves with 128 + its number. SLURM can send the last ahead of the end."""
 EXIT_USER_ERROR = 2
 
 

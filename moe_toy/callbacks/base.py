@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from moe_toy.routing import RoutingTrace
+from moe_toy.whole_file import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,7 +134,8 @@ def log_figure(loggers: Sequence[WandbLogger | TensorBoardLogger], key: str, fig
 
 def log_table(trainer: Trainer, key: str, table: pd.DataFrame) -> None:
     """Hand a table to W&B, and keep it in the run directory as `<last part of key>.csv`."""
-    table.to_csv(Path(trainer.default_root_dir) / f"{key.rpartition('/')[2]}.csv", index=False)
+    with written_whole(Path(trainer.default_root_dir) / f"{key.rpartition('/')[2]}.csv") as part:
+        table.to_csv(part, index=False)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_table(key, dataframe=table, step=trainer.global_step)

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import PositiveInt, validate_call
 
 from moe_toy.callbacks.loop_progress import rest_between_steps
 from moe_toy.callbacks.stop_signals import StopSignals
-from moe_toy.training.checkpoint_folder import BEST, FOLDER, LAST, forget_all_but, name_also, step_file
+from moe_toy.training.checkpoint_folder import BEST, FOLDER, LAST, belongs_to, forget_all_but, name_also, step_file
 from moe_toy.training.metrics_file import MetricsFile
 from moe_toy.training.sharded_checkpoint import seal
 
@@ -37,6 +38,8 @@ class CheckpointCallback(Checkpoint):
         self.best_step: int | None = None
         self.saved_step = 0  # the untrained model is not worth a file
         self.validation_is_due = False
+        self.continues_own = False
+        self.loggers: dict[str, Any] = {}  # what it takes to go on with curves, also those that have no logger now
         self.signals = StopSignals()
 
     @property
@@ -88,7 +91,7 @@ class CheckpointCallback(Checkpoint):
             return
         self.validation_is_due = False
         score = trainer.callback_metrics.get(self.monitor)
-        is_best = score is not None and (self.best_score is None or score < self.best_score)
+        is_best = score is not None and isfinite(score) and (self.best_score is None or score < self.best_score)
         if is_best:
             self.best_score, self.best_step = float(score), trainer.global_step
         self._save(trainer, again=True)
@@ -100,18 +103,26 @@ class CheckpointCallback(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         rest_between_steps(checkpoint["loops"]["fit_loop"], validation_is_due=self.validation_is_due)
-        checkpoint["loggers"] = logger_state(trainer) if trainer.is_global_zero else {}
+        checkpoint["loggers"] = self.loggers | logger_state(trainer) if trainer.is_global_zero else {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": (self.best_score, self.best_step), "due": self.validation_is_due}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.validation_is_due = state["due"]
-        if (self.folder / BEST).exists():  # not if a run begins elsewhere
+        if self.continues_own:
             self.best_score, self.best_step = state["best"]
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.saved_step = checkpoint["global_step"]
+        self.continues_own = belongs_to(self.folder.parent, Path(trainer.ckpt_path))
+        if self.continues_own:
+            self.loggers = checkpoint.get("loggers", {})
+
+    def obey_late_signal(self, trainer: Trainer) -> None:
+        """What came when no step was left to stop after still ends the process, which may have other runs to come."""
+        if self.signals.received is not None:
+            raise SystemExit(128 + self.signals.received if trainer.is_global_zero else 0)
 
     def _save(self, trainer: Trainer, again: bool = False) -> None:
         if self.saved_step == trainer.global_step and not again:

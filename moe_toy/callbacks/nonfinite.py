@@ -66,12 +66,13 @@ class NonfiniteCallback(Callback):
         for parameter in module.parameters():
             parameter.grad = None  # which AdamW passes over, decay included
         self.balancer_state = {name: x.clone() for name, x in module.model.balancer.state_dict().items()}
-        module.log("train/skipped_steps", float(self.skipped))
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         if self.balancer_state is not None:
             module.model.balancer.load_state_dict(self.balancer_state)
             self.balancer_state = None
+        if self.skipped:
+            module.log("train/skipped_steps", float(self.skipped))
 
     def state_dict(self) -> dict[str, int]:
         return {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}

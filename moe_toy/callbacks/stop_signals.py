@@ -5,12 +5,13 @@ import signal
 import threading
 from types import FrameType
 
+from moe_toy.errors import STOP_SIGNALS
+
 log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignals:
-    """Remembers the first of SIGNALS that comes; the same once more ends the process at once."""
+    """Remembers the first of `STOP_SIGNALS` that comes; the same once more ends the process at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -19,7 +20,7 @@ class StopSignals:
         """In place of Lightning's handlers, which would stop within an optimiser step. Lightning restores those that
         were there before its own when it is done."""
         if self.received is None and threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in STOP_SIGNALS:
                 signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

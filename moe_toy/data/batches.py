@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from moe_toy.data.order import TrainingOrder
 from moe_toy.data.packing import TokenStream
-from moe_toy.errors import UserError
+from moe_toy.errors import STOP_SIGNALS, UserError
 from moe_toy.routing import TokenBatch
 
 
@@ -82,3 +83,9 @@ def even_batches(num_samples: int, batch_size: int, num_ranks: int) -> list[list
 def collate(samples: list[tuple[Tensor, int]]) -> TokenBatch:
     sequences, domains = zip(*samples, strict=True)
     return TokenBatch(torch.stack(sequences), torch.tensor(domains))
+
+
+def outlast_signals(worker: int) -> None:
+    """Begin a data worker: a signal to all processes, as Ctrl-C is, must not end it before the run is saved."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

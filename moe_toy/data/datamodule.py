@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches
+from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches, outlast_signals
 from moe_toy.data.corpus import data_root
 from moe_toy.data.domains import TextSource
 from moe_toy.data.order import TrainingOrder
@@ -167,6 +167,7 @@ class DomainDataModule(lightning.LightningDataModule):
             sampler=sampler,
             collate_fn=collate,
             num_workers=num_workers,
+            worker_init_fn=outlast_signals,
         )
 
     def val_dataloader(self) -> DataLoader[TokenBatch]:
@@ -176,6 +177,7 @@ class DomainDataModule(lightning.LightningDataModule):
             batch_sampler=batches[self._rank :: self._num_ranks],
             collate_fn=collate,
             num_workers=self.num_workers,
+            worker_init_fn=outlast_signals,
         )
 
     @property

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_toy.errors import EXIT_USER_ERROR, UserError
+from moe_toy.whole_file import written_whole
 
 STEP = "step"
 PANELS: dict[str, dict[str, str]] = {
@@ -52,7 +53,8 @@ def save_curves(run_dir: Path) -> Path:
     if not source.is_file():
         raise UserError(f"no metrics.csv in {run_dir}; give the directory of a run that logged to CSV")
     target = run_dir / "curves.png"
-    draw_curves(pd.read_csv(source)).savefig(target, dpi=130)
+    with written_whole(target) as part:
+        draw_curves(pd.read_csv(source)).savefig(part, dpi=130, format="png")
     return target
 
 

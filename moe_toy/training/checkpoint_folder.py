@@ -16,6 +16,7 @@ FOLDER = "checkpoints"
 AUTO = "auto"
 """What `ckpt_path` says for the newest undamaged one."""
 LAST, BEST = "last.ckpt", "best.ckpt"
+STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
 
 
 def step_file(folder: Path, step: int) -> Path:
@@ -35,12 +36,20 @@ def name_also(path: Path, name: str) -> None:
 
 
 def forget_all_but(folder: Path, last: int, up_to: int) -> None:
-    """Keep the `last` newest files by step. Those after `up_to` belong to a future that was given up."""
+    """Keep the `last` newest files by step. Those after `up_to` belong to a future that was given up, those that were
+    not written to their end to a process that was killed."""
     steps = _by_step(folder)
     kept = [step for step in steps if step <= up_to][:last]
     for step, path in steps.items():
         if step not in kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for part in folder.glob("step-*.ckpt.part"):
+        part.unlink()
+
+
+def belongs_to(run_dir: Path, checkpoint: Path) -> bool:
+    """Whether it lies in the directory of the run, or where its checkpoints were moved to."""
+    return not {run_dir.resolve(), (run_dir / FOLDER).resolve()}.isdisjoint(checkpoint.resolve().parents)
 
 
 def candidates(run_dir: Path) -> Sequence[Path]:
@@ -56,7 +65,7 @@ def last_good(run_dir: Path) -> Path | None:
     for path in paths:
         try:
             check_whole(path)
-        except DamagedError as error:
+        except (DamagedError, OSError) as error:
             log.warning("%s is damaged (%s); going back to the one before", path, error)
         else:
             return path
@@ -75,7 +84,5 @@ def check_whole(path: Path) -> None:
 
 def _by_step(folder: Path) -> dict[int, Path]:
     """Newest first."""
-    found = {
-        int(match[1]): path for path in folder.glob("step-*.ckpt") if (match := re.match(r"step-(\d+)", path.name))
-    }
+    found = {int(match[1]): path for path in folder.glob("step-*") if (match := STEP_FILE.fullmatch(path.name))}
     return dict(sorted(found.items(), reverse=True))

@@ -2,14 +2,17 @@
 
 import csv
 import logging
-import os
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from moe_toy.errors import UserError
+from moe_toy.whole_file import written_whole
+
 log = logging.getLogger(__name__)
+STEP = "step"
 
 
 class MetricsFile(CSVLogger):
@@ -49,17 +52,17 @@ class RowWriter(ExperimentWriter):
 
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
-        if self.keep_rows is None or not path.is_file():
+        if self.keep_rows is None:
             path.unlink(missing_ok=True)
             return
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for _, row in zip(range(self.keep_rows), reader, strict=False)]
-            self.metrics_keys = list(reader.fieldnames or [])
+        rows, self.metrics_keys = whole_rows(path, self.keep_rows)
         self.num_rows = len(rows)
         if self.num_rows < self.keep_rows:
             log.warning("%s has only %d of %d rows; the others are lost", path, self.num_rows, self.keep_rows)
-        self._write(rows, self.metrics_keys)
+        if self.metrics_keys:
+            self._write(rows, self.metrics_keys)
+        else:
+            path.unlink(missing_ok=True)
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         with open(self.metrics_file_path, newline="") as file:
@@ -67,9 +70,22 @@ class RowWriter(ExperimentWriter):
         self._write(rows, fieldnames)
 
     def _write(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
-        part = f"{self.metrics_file_path}.part"
-        with open(part, "w", newline="") as file:
+        with written_whole(Path(self.metrics_file_path)) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(part, self.metrics_file_path)
+
+
+def whole_rows(path: Path, at_most: int) -> tuple[list[dict[str, str]], list[str]]:
+    """The first rows of a metrics.csv, if it is there, but for a last one without an end; and its columns."""
+    try:
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        reader = csv.DictReader(line for line in lines if line.endswith("\n"))
+        columns = list(reader.fieldnames or [])
+        rows = [row for _, row in zip(range(at_most), reader, strict=False)]
+        if not lines or STEP in columns:
+            return rows, columns
+        reason = f"no column is called {STEP}"
+    except (UnicodeDecodeError, csv.Error) as error:
+        reason = error
+    raise UserError(f"{path} is not what the run wrote ({reason}); restore it, or remove it to go on without its rows")

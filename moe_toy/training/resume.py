@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from moe_toy.errors import UserError
 from moe_toy.training.checkpoint import load_checkpoint
 from moe_toy.training.checkpoint_file import DamagedError
-from moe_toy.training.checkpoint_folder import AUTO, candidates, last_good
+from moe_toy.training.checkpoint_folder import AUTO, belongs_to, candidates, last_good
 from moe_toy.training.sharded_checkpoint import check_sealed
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def starting_point(ckpt_path: str | None, run_dir: Path) -> Path | None:
         found = last_good(run_dir)
         log.info("continuing from %s", found) if found else log.info("no checkpoint in %s: a new run", run_dir)
         return found
-    is_its_own = ckpt_path is not None and Path(ckpt_path).resolve().is_relative_to(run_dir.resolve())
+    is_its_own = ckpt_path is not None and belongs_to(run_dir, Path(ckpt_path))
     if not is_its_own and rank_zero_only.rank == 0 and candidates(run_dir):
         raise UserError(
             f"run_dir: {run_dir} holds a run already; continue it with ckpt_path=auto, or choose another hydra.run.dir"
@@ -42,7 +42,7 @@ def starting_point(ckpt_path: str | None, run_dir: Path) -> Path | None:
 
 def logger_options(start: Path | None, run_dir: Path) -> dict[str, dict[str, Any]]:
     """What makes loggers go on with the curves of the run that is continued, if it is continued in its directory."""
-    if start is None or not start.resolve().is_relative_to(run_dir.resolve()):
+    if start is None or not belongs_to(run_dir, start):
         return {}
     state = load_checkpoint(start).get("loggers", {})
     names = {"csv_rows": ("csv", "keep_rows"), "wandb_id": ("wandb", "id")}

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +13,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from moe_toy.errors import UserError
 from moe_toy.report.curves import save_curves
 from moe_toy.training.lit_moe import LitMoE
+from moe_toy.whole_file import written_whole
 
 log = logging.getLogger(__name__)
 EXPECTED_WARNINGS = (
@@ -27,12 +28,13 @@ EXPECTED_WARNINGS = (
     "It is recommended to use .*sync_dist=True",  # callbacks log what is already summed over ranks
     "Detected an existing checkpoint in .*, overwriting",  # sharded last.ckpt and best.ckpt are written again and again
 )
+TOKENIZER = "tokenizer.json"
 CONTENTS = {
     "curves.png": "the curves of this run",
     "metrics.csv": "every logged number",
     "strongest_tokens.csv": "which tokens belong most to each expert",
     "config.yaml": "the resolved config",
-    "tokenizer.json": "the tokenizer it was trained with",
+    TOKENIZER: "the tokenizer it was trained with",
     "checkpoints": "last.ckpt, best.ckpt; continue with hydra.run.dir=... ckpt_path=auto",
     "wandb": "offline run: `wandb sync` its folder to see it online",
     "tensorboard": "`tensorboard --logdir` shows it",
@@ -50,18 +52,29 @@ def quieten() -> None:
 @rank_zero_only
 def record_config(config: dict[str, Any], run_dir: Path, loggers: Sequence[Logger]) -> None:
     """The resolved config, in the run directory and with the loggers that show it."""
-    part = run_dir / "config.yaml.part"
-    part.write_text(yaml.safe_dump(config, sort_keys=False))
-    part.replace(run_dir / "config.yaml")  # whole or absent, however the run ends
+    with written_whole(run_dir / "config.yaml") as part:
+        part.write_text(yaml.safe_dump(config, sort_keys=False))
     for logger in loggers:
         if not isinstance(logger, CSVLogger):
             logger.log_hyperparams(config)
 
 
+def check_tokenizer(file: Path, weights: Path) -> None:
+    """Refuse to go on from `weights` with another tokenizer than lies in their run directory."""
+    theirs = weights.absolute().parent.parent / TOKENIZER
+    if theirs.is_file() and theirs.read_bytes() != file.read_bytes():
+        raise UserError(
+            f"data.tokenizer: the text or the settings of the tokenizer have changed, and {weights} was trained with "
+            f"another one; pass data.tokenizer={theirs}"
+        )
+
+
 @rank_zero_only
 def record_tokenizer(file: Path, run_dir: Path) -> None:
     """The tokenizer, in the run directory: without it the weights mean nothing."""
-    shutil.copyfile(file, run_dir / "tokenizer.json")
+    content = file.read_bytes()
+    with written_whole(run_dir / TOKENIZER) as part:
+        part.write_bytes(content)
 
 
 @rank_zero_only

@@ -1,6 +1,8 @@
 """NaN and infinity never reach the weights."""
 
 import logging
+import os
+import signal
 
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.lit_moe import LitMoE
+from tests.reliability.compare import assert_same_end
 
 SHORT = ["trainer.max_steps=6", "trainer.val_check_interval=2", "trainer.accumulate_grad_batches=1", "callbacks=none"]
 SKIP = ["callbacks.nonfinite.on_nonfinite=skip", "callbacks.nonfinite.max_skips=2"]
@@ -93,6 +96,16 @@ def test_a_step_can_be_skipped(run, tmp_path, poison_loss, caplog, balance):
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not torch.equal(after["model.embedding.weight"], weights(tmp_path / "run")["model.embedding.weight"])
     assert pd.read_csv(tmp_path / "run" / "metrics.csv")["train/skipped_steps"].max() == 2
+
+
+def test_a_run_that_skipped_a_step_continues_exactly(run, tmp_path, poison_loss, at_call):
+    poison_loss(float("nan"), 3, 9)  # the third step of each run
+    whole = run(tmp_path / "whole", *SHORT, *SKIP)
+    at_call("training_step", 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", *SHORT, *SKIP)
+    run(tmp_path / "run", *SHORT, *SKIP, "ckpt_path=auto")
+    assert_same_end(whole, tmp_path / "run")
 
 
 def test_too_many_skips_in_a_row_stop_the_run(run, tmp_path, poison_loss):

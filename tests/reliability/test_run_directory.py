@@ -16,7 +16,9 @@ from moe_toy.command_line import run_checked
 from moe_toy.errors import UserError
 from moe_toy.training import checkpoint_file
 from moe_toy.training.checkpoint_file import load_intact, save_whole
+from moe_toy.training.lit_moe import LitMoE
 from moe_toy.training.resume import alone_in
+from moe_toy.training.session import record_tokenizer
 from tests.paths import CONF, ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL
 
@@ -67,6 +69,113 @@ def test_a_run_directory_that_was_moved_keeps_its_best(run, finished, tmp_path):
     best = (moved / "checkpoints" / "best.ckpt").read_bytes()
     run(moved, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
     assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
+
+
+def test_checkpoints_that_were_moved_away_and_linked_still_belong_to_the_run(run, finished, tmp_path):
+    linked = shutil.copytree(finished, tmp_path / "linked")
+    elsewhere = (linked / "checkpoints").rename(tmp_path / "elsewhere")
+    (linked / "checkpoints").symlink_to(elsewhere)
+    run(linked, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
+    assert sorted(pd.read_csv(linked / "metrics.csv")["train/loss"].dropna().index) == [1, 3, 5]
+    run(linked, *TWO_STEPS, "trainer.max_steps=3", f"ckpt_path={linked}/checkpoints/last.ckpt")
+
+
+def test_a_time_without_loggers_does_not_lose_the_rows_before(run, finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    run(copy, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto", "logger=none")
+    run(copy, *TWO_STEPS, "trainer.max_steps=4", "ckpt_path=auto")
+    assert pd.read_csv(copy / "metrics.csv")["train/loss"].dropna().size == 3
+
+
+def test_a_score_that_is_not_a_number_is_not_the_best(run, tmp_path, monkeypatch):
+    log, seen = LitMoE.log, []
+
+    def first_is_nan(self, name, value, *args, **kwargs):
+        if name == "val/loss":
+            seen.append(value)
+            value = float("nan") if len(seen) == 2 else value
+        log(self, name, value, *args, **kwargs)
+
+    monkeypatch.setattr(LitMoE, "log", first_is_nan)
+    run(tmp_path / "run", *TWO_STEPS)
+    assert load_intact(tmp_path / "run" / "checkpoints" / "best.ckpt")["global_step"] == 2
+
+
+def test_a_crash_before_the_best_is_named_does_not_forget_it(run, finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    content = load_intact(copy / "checkpoints" / "last.ckpt")
+    (name,) = (name for name in content["callbacks"] if "CheckpointCallback" in name)
+    content["callbacks"][name]["best"] = (0.0, 2)  # no later loss is lower
+    save_whole(content, copy / "checkpoints" / "step-000000002.ckpt")
+    (copy / "checkpoints" / "best.ckpt").unlink()
+    run(copy, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
+    assert load_intact(copy / "checkpoints" / "best.ckpt")["global_step"] == 2
+
+
+def test_only_its_own_checkpoints_are_rotated_and_remains_swept_up(run, finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    checkpoints = copy / "checkpoints"
+    shutil.copy(checkpoints / "step-000000001.ckpt", checkpoints / "step-000000001-keep.ckpt")
+    (checkpoints / "step-000000001.ckpt.part").write_text("half")
+    (checkpoints / "step-000000009.ckpt").symlink_to("nowhere")
+    run(copy, *TWO_STEPS, "trainer.max_steps=4", "ckpt_path=auto")
+    names = ["best.ckpt", "last.ckpt", "step-000000001-keep.ckpt", "step-000000003.ckpt", "step-000000004.ckpt"]
+    assert sorted(path.name for path in checkpoints.iterdir()) == names
+
+
+@pytest.mark.parametrize("continues", ["ckpt_path=auto", "init_from=checkpoints/last.ckpt"])
+def test_another_tokenizer_than_that_of_the_weights_is_refused(run, finished, tmp_path, continues):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    tokenizer = copy / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    run_dir = copy if continues == "ckpt_path=auto" else tmp_path / "new"
+    override = continues.replace("=checkpoints", f"={copy}/checkpoints")
+    with pytest.raises(UserError, match=f"trained with another one; pass data.tokenizer={tokenizer}"):
+        run(run_dir, *TWO_STEPS, "trainer.max_steps=3", override)
+    run(run_dir, *TWO_STEPS, "trainer.max_steps=3", override, f"data.tokenizer={tokenizer}")
+    assert (run_dir / "tokenizer.json").read_text().endswith(" ")
+
+
+def test_a_disk_that_fills_up_leaves_whole_what_it_was_to_replace(finished, tmp_path, monkeypatch):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    before = (copy / "tokenizer.json").read_bytes()
+
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(content[:9])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(type(copy), "write_bytes", half)
+    with pytest.raises(OSError, match=r"copy/tokenizer\.json\.part"):
+        record_tokenizer(finished / "tokenizer.json", copy)
+    assert (copy / "tokenizer.json").read_bytes() == before
+    assert not (copy / "tokenizer.json.part").exists()
+
+
+@pytest.mark.parametrize(("missing", "kept"), [(9, 4), (10_000, 0)], ids=["end of the last row", "everything"])
+def test_rows_that_were_lost_are_told_of(run, tmp_path, caplog, missing, kept):
+    copy = run(tmp_path / "run", *TWO_STEPS)
+    file = copy / "metrics.csv"
+    file.write_text(file.read_text()[:-missing])
+    run(copy, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
+    assert f"has only {kept} of 5 rows; the others are lost" in caplog.text
+    assert len(pd.read_csv(file)) == kept + 2
+
+
+def test_a_file_of_rows_that_was_deleted_is_told_of(run, finished, tmp_path, caplog):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "metrics.csv").unlink()
+    run(copy, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
+    assert "has only 0 of 5 rows; the others are lost" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"1,2\n3,4\n"], ids=["not text", "no header"])
+def test_rows_that_cannot_be_read_are_refused(run, finished, tmp_path, content):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "metrics.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"metrics.csv is not what the run wrote .*; restore it, or remove it"):
+        run(copy, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
+    assert (copy / "metrics.csv").read_bytes() == content
 
 
 def test_another_optimiser_than_that_of_the_checkpoint_is_refused(run, finished):
