@@ -7,13 +7,14 @@ import pytest
 from tests.paths import ROOT
 
 PACKAGE = ROOT / "moe_toy"
-BASE = {"routing", "errors", "distributed"}
+BASE = {"routing", "errors", "distributed", "whole_file"}
 MAY_IMPORT = {
     "routing": {"errors", "trace_file"},
     "trace_file": {"errors", "routing"},
     "errors": set(),
     "distributed": set(),
-    "results": {"errors"},
+    "whole_file": set(),
+    "results": {"errors", "whole_file"},
     "metrics": BASE,
     "balance": BASE,
     "model": BASE | {"balance"},
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     "evaluation": BASE | {"metrics", "model", "balance", "data", "training", "results", "trace_file"},
     "training": BASE | {"model", "data", "balance", "report"},
     "callbacks": BASE | {"metrics", "report", "training"},
-    "sweep": {"errors", "run_name", "model", "training", "report"},
+    "sweep": {"errors", "whole_file", "run_name", "model", "training", "report"},
     "run_name": set(),
     "jobs": {"sweep"},
     "command_line": {"errors", "jobs"},

@@ -24,6 +24,8 @@ from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer, tokenizer_path
 from moe_toy.errors import UserError
 from moe_toy.routing import TokenBatch
 
+log = logging.getLogger(__name__)
+
 
 class DomainDataModule(lightning.LightningDataModule):
     """Training batches mix the `domains` of the source (null: all) by `weights` (null: equally).
@@ -186,12 +188,15 @@ class DomainDataModule(lightning.LightningDataModule):
         steps = self.trainer.global_step - self._resumed_step if self.trainer is not None else 0
         return self._resumed_samples + steps * self._samples_per_step
 
-    def state_dict(self) -> dict[str, int]:
-        return {"num_samples": self.num_samples, "global_step": self.trainer.global_step if self.trainer else 0}
+    def state_dict(self) -> dict[str, Any]:
+        step = self.trainer.global_step if self.trainer else 0
+        return {"num_samples": self.num_samples, "global_step": step, "order": self.training_order.identity}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed_samples = state_dict["num_samples"]
         self._resumed_step = state_dict["global_step"]
+        if state_dict["order"] != self.training_order.identity:
+            log.warning("the text, its domains, weights, sequence_length or seed have changed: other samples follow")
 
     @cached_property
     def _domain_weights(self) -> list[float]:

@@ -31,6 +31,11 @@ class TrainingOrder:
         if empty := [domain for domain, size in enumerate(sizes) if size < 1 and self.places[domain]]:
             raise UserError(f"domain number {empty[0]} has no training sequence; add text or set its weight to 0")
 
+    @property
+    def identity(self) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+        """Orders with the same one give the same samples."""
+        return self.seed, self.sizes, self.places
+
     def __len__(self) -> int:
         """Samples of one pass: as many as there are sequences. Numbers beyond go on to the next pass."""
         return sum(self.sizes)

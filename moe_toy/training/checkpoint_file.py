@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import pickletools
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,8 @@ def save_whole(content: Any, path: Path) -> None:
             file.write(len(comment).to_bytes(2, "little") + comment)
             file.flush()
             os.fsync(file.fileno())
+        if path.is_dir():  # shards that were not written to their end
+            shutil.rmtree(path)
         replace(part, path)
     finally:
         part.unlink(missing_ok=True)

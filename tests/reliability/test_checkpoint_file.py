@@ -131,6 +131,12 @@ def test_a_full_disk_leaves_the_old_file(path):
     assert [file.name for file in path.parent.iterdir()] == ["a.ckpt"]
 
 
+def test_an_unfinished_folder_of_that_name_gives_way(tmp_path):
+    (tmp_path / "step-000000001.ckpt").mkdir()
+    save_whole({"step": 1}, tmp_path / "step-000000001.ckpt")
+    assert load_intact(tmp_path / "step-000000001.ckpt") == {"step": 1}
+
+
 def test_killed_at_any_moment_a_run_can_resume(tmp_path):
     """What was saved before the kill is there, or something newer."""
     folder, draw = tmp_path / "checkpoints", random.Random(1)

@@ -136,6 +136,14 @@ def test_another_tokenizer_than_that_of_the_weights_is_refused(run, finished, tm
     assert (run_dir / "tokenizer.json").read_text().endswith(" ")
 
 
+def test_other_samples_than_would_have_followed_are_told_of(run, finished, tmp_path, caplog):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    run(copy, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
+    assert "other samples follow" not in caplog.text
+    run(copy, *TWO_STEPS, "trainer.max_steps=4", "ckpt_path=auto", "data.seed=7")
+    assert "other samples follow" in caplog.text
+
+
 def test_a_disk_that_fills_up_leaves_whole_what_it_was_to_replace(finished, tmp_path, monkeypatch):
     copy = shutil.copytree(finished, tmp_path / "copy")
     before = (copy / "tokenizer.json").read_bytes()
