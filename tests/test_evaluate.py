@@ -17,6 +17,8 @@ from hydra.utils import instantiate
 import evaluate
 import train
 from moe_toy.data.tokenizer import Tokenizer
+from moe_toy.errors import UserError
+from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
@@ -83,6 +85,7 @@ def test_a_run_directory_becomes_a_report(run_dir, data, tmp_path):
     assert results.summary["loss"] == pytest.approx(results.tables["loss"].loss.mean())
     assert results.tables["loss"].bits_per_byte.notna().all()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".lock",
         "config.yaml",
         "evaluation.json",
         "report.html",
@@ -359,6 +362,13 @@ def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: no segment length fits the sequences")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_second_evaluation_is_refused_while_the_first_writes(tmp_path):
+    load_golden("uniform_e8k2").trace.save(tmp_path / "a.safetensors")
+    with OutputFolder(tmp_path / "out").alone(), pytest.raises(UserError, match="another process is evaluating into"):
+        run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/a.safetensors")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_a_folder_with_results_of_another_target_is_refused(complain, tmp_path):
