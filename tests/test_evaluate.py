@@ -364,6 +364,22 @@ def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_results_without_a_summary_are_not_taken_for_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(OutputFolder, "claim", lambda *_: None)
+    load_golden("uniform_e8k2").trace.save(tmp_path / "a.safetensors")
+    (tmp_path / "summary.json").write_text("{}")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", ["target=trace", f"target.path={tmp_path}/a.safetensors", f"out_dir={tmp_path}"])
+    with pytest.raises(UserError, match=r"summary.json has no name, .* evaluate again, to another out_dir"):
+        evaluate.build(cfg).run()
+
+
+@pytest.mark.parametrize("summary", ["{}", "[]"])
+def test_runs_without_a_summary_are_refused(complain, tmp_path, summary):
+    (tmp_path / "summary.json").write_text(summary)
+    assert f"{tmp_path}/summary.json" in complain("target=runs", f"target.paths=[{tmp_path}]", "out_dir=out")
+
+
 def test_a_second_evaluation_is_refused_while_the_first_writes(tmp_path):
     load_golden("uniform_e8k2").trace.save(tmp_path / "a.safetensors")
     with OutputFolder(tmp_path / "out").alone(), pytest.raises(UserError, match="another process is evaluating into"):
