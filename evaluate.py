@@ -25,9 +25,11 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> None:
     import torch
 
+    from moe_toy.evaluation.output_folder import OutputFolder
+
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    with told_in_one_line():
+    with told_in_one_line(), OutputFolder(Path(cfg.out_dir)).alone():
         evaluate(cfg)
 
 

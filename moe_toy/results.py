@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUMMARY = "summary.json"
+COMPARISON = "runs"
+"""The `target` of several evaluations compared; their summary and tables are others."""
+KEYS = ("name", "target", "source", "layer_ids", "num_experts", "top_k", "vocab_size", "domains", "samples_per_domain")
+KEYS += ("sequence_length", "total_parameters", "active_parameters", "loss", "settings")
+TABLES = ("srp", "cache", "specialization", "load", "balance", "nulls")
+"""What no evaluation of a model lacks."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,29 @@ class Results:
         """Read what `save` wrote; raises `UserError` if the folder holds no finished evaluation."""
         import pandas as pd  # half a second
 
+        path, tables = folder / SUMMARY, {}
         try:
-            summary = json.loads((folder / SUMMARY).read_text())
-            tables = {path.stem: pd.read_parquet(path) for path in sorted((folder / "tables").glob("*.parquet"))}
+            summary = json.loads(path.read_text())
+            if not isinstance(summary, dict):
+                raise ValueError("it holds no keys with values")
+            for path in sorted((folder / "tables").glob("*.parquet")):
+                tables[path.stem] = pd.read_parquet(path)
         except FileNotFoundError:
             raise UserError(f"{folder} holds no finished evaluation; run evaluate.py with out_dir={folder}") from None
         except (ValueError, OSError) as error:  # what json and pyarrow raise on damage
-            raise UserError(f"{folder} is damaged ({' '.join(str(error).split())}); evaluate again") from None
+            raise UserError(
+                f"{path} is damaged ({' '.join(str(error).split())}); evaluate again, to another out_dir"
+            ) from None
         return Results(summary, tables)
+
+    @staticmethod
+    def load_model(folder: Path) -> Results:
+        """`load`, of the evaluation of one model; raises `UserError` also if a part of it is missing."""
+        results = Results.load(folder)
+        if results.summary.get("target") == COMPARISON:
+            raise UserError(f"{folder} holds a comparison; give the folders of the models that it compares")
+        missing = [f"{folder / SUMMARY} has no {key}" for key in KEYS if key not in results.summary]
+        missing += [f"there is no {folder}/tables/{name}.parquet" for name in TABLES if name not in results.tables]
+        if missing:
+            raise UserError(f"{missing[0]}, which an evaluation of a model has; evaluate again, to another out_dir")
+        return results

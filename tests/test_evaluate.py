@@ -17,6 +17,8 @@ from hydra.utils import instantiate
 import evaluate
 import train
 from moe_toy.data.tokenizer import Tokenizer
+from moe_toy.errors import UserError
+from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
@@ -83,6 +85,7 @@ def test_a_run_directory_becomes_a_report(run_dir, data, tmp_path):
     assert results.summary["loss"] == pytest.approx(results.tables["loss"].loss.mean())
     assert results.tables["loss"].bits_per_byte.notna().all()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".lock",
         "config.yaml",
         "evaluation.json",
         "report.html",
@@ -359,6 +362,29 @@ def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: no segment length fits the sequences")
     assert done.stderr.count("\n") == 1
+
+
+def test_results_without_a_summary_are_not_taken_for_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(OutputFolder, "claim", lambda *_: None)
+    load_golden("uniform_e8k2").trace.save(tmp_path / "a.safetensors")
+    (tmp_path / "summary.json").write_text("{}")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", ["target=trace", f"target.path={tmp_path}/a.safetensors", f"out_dir={tmp_path}"])
+    with pytest.raises(UserError, match=r"summary.json has no name, .* evaluate again, to another out_dir"):
+        evaluate.build(cfg).run()
+
+
+@pytest.mark.parametrize("summary", ["{}", "[]"])
+def test_runs_without_a_summary_are_refused(complain, tmp_path, summary):
+    (tmp_path / "summary.json").write_text(summary)
+    assert f"{tmp_path}/summary.json" in complain("target=runs", f"target.paths=[{tmp_path}]", "out_dir=out")
+
+
+def test_a_second_evaluation_is_refused_while_the_first_writes(tmp_path):
+    load_golden("uniform_e8k2").trace.save(tmp_path / "a.safetensors")
+    with OutputFolder(tmp_path / "out").alone(), pytest.raises(UserError, match="another process is evaluating into"):
+        run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/a.safetensors")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_a_folder_with_results_of_another_target_is_refused(complain, tmp_path):

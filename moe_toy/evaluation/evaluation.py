@@ -78,7 +78,7 @@ class Evaluation:
     def _finished(self) -> Results | None:
         if not (self.folder.path / SUMMARY).exists() or (self.save_trace and not (self.folder.path / TRACE).exists()):
             return None
-        results = Results.load(self.folder.path)
+        results = Results.load_model(self.folder.path)
         return results if results.summary["settings"] == self.settings.as_json() else None
 
     def _identity(self) -> dict[str, Any]:

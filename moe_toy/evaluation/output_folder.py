@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from moe_toy.errors import UserError
+from moe_toy.lock import LOCK, locked
 
 IDENTITY = "evaluation.json"
+PART = f"{IDENTITY}.part"
 TRACES = "traces"
 
 
@@ -20,11 +24,19 @@ class OutputFolder:
         self.path = path
         self.traces = path / TRACES
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Refuse a second process in the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        refusal = f"out_dir: another process is evaluating into {self.path}"
+        with locked(self.path, f"{refusal}; wait for it, stop it, or choose another out_dir"):
+            yield
+
     def check(self, identity: dict[str, Any]) -> None:
-        """Raise `UserError` unless the folder is new, empty or of the same evaluation."""
+        """Raise `UserError` unless the folder is new, empty but for an interrupted start, or of the same evaluation."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"out_dir={self.path} is a file; choose a folder")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or {file.name for file in self.path.iterdir()} <= {LOCK, PART}:
             return
         try:
             held = json.loads((self.path / IDENTITY).read_text())
@@ -39,9 +51,12 @@ class OutputFolder:
     def claim(self, identity: dict[str, Any]) -> None:
         self.check(identity)
         self.path.mkdir(parents=True, exist_ok=True)
-        part = self.path / f"{IDENTITY}.part"
-        part.write_text(json.dumps(identity, indent=2) + "\n")
-        part.replace(self.path / IDENTITY)
+        part = self.path / PART
+        try:
+            part.write_text(json.dumps(identity, indent=2) + "\n")
+            part.replace(self.path / IDENTITY)
+        finally:
+            part.unlink(missing_ok=True)
 
     def remove_traces(self) -> None:
         shutil.rmtree(self.traces, ignore_errors=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from moe_toy.errors import UserError
 from moe_toy.evaluation.output_folder import OutputFolder
-from moe_toy.results import Results
+from moe_toy.results import COMPARISON, Results
 
 
 class FinishedRuns:
@@ -21,7 +21,7 @@ class FinishedRuns:
         if not self.paths:
             raise UserError("target.paths is empty; give the folders of finished evaluations, as target.paths=[a,b]")
         for path in self.paths:
-            Results.load(path)
+            Results.load_model(path)
 
     def check_folder(self, out_dir: Path) -> None:
         """Raise `UserError` unless the folder is free for this comparison."""
@@ -31,4 +31,4 @@ class FinishedRuns:
         OutputFolder(out_dir).claim(self._identity())
 
     def _identity(self) -> dict[str, Any]:
-        return {"target": {"kind": "runs", "paths": [str(path.resolve()) for path in self.paths]}, "data": None}
+        return {"target": {"kind": COMPARISON, "paths": [str(path.resolve()) for path in self.paths]}, "data": None}

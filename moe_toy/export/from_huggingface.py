@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from moe_toy.errors import UserError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TRAINING_ONLY = {"z_loss_coefficient", "backend", "init_std", "activation_checkpointing"}
+REASON = 200
+"""Characters of what transformers says, which can be pages."""
 
 
 def main(folder: Path, out: Path) -> None:
@@ -85,12 +88,10 @@ def load_state(folder: Path) -> dict[str, "Tensor"]:
 
 @contextmanager
 def unreadable_is_a_mistake(folder: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # as transformers raises them
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # transformers, safetensors and torch each raise their own kinds
+        reason = shorten(str(error), REASON) or type(error).__name__
         raise UserError(f"folder: {folder} cannot be loaded ({reason}); is it whole?") from error
 
 

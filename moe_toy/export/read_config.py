@@ -19,7 +19,7 @@ def read_config(theirs: "PreTrainedConfig", family: Family) -> ModelConfig:
     """Our config of the same model. What it computes is the same exactly if our export gives the fields back."""
     try:
         config = _translate(theirs, family)
-    except (ValidationError, ZeroDivisionError) as error:
+    except (ValidationError, ZeroDivisionError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"folder: its config describes no model of ours ({' '.join(str(error).split())})") from error
     for name, value in family.config_fields(config).items():
         if name == "intermediate_size" and len(config.moe_layers) == config.num_layers:

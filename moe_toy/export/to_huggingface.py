@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
 from moe_toy.export.families import Family, exact_family
 from moe_toy.export.folders import new_folder
 from moe_toy.export.weights import SELECTION_BIAS, to_theirs
 from moe_toy.model.config import ModelConfig
-from moe_toy.training.checkpoint import load_checkpoint, model_config, model_state
+from moe_toy.model.transformer import MoETransformer
+from moe_toy.training.checkpoint import BALANCER, check_shapes, load_checkpoint, model_config, model_state
 
 log = logging.getLogger(__name__)
 TOKENIZER = "tokenizer.json"
@@ -25,6 +27,7 @@ def export(checkpoint: Path, out: Path) -> None:
     """
     saved = load_checkpoint(checkpoint, key="checkpoint")
     config, state = model_config(saved), model_state(saved)
+    check_whole(checkpoint, config, state)
     bias = state.get(SELECTION_BIAS)
     family = exact_family(config, has_selection_bias=bias is not None and bool(bias.any()))
     tokenizer = checkpoint.resolve().parent.parent / TOKENIZER
@@ -34,6 +37,16 @@ def export(checkpoint: Path, out: Path) -> None:
     log.info("%s: a %s model; load it with transformers.AutoModelForCausalLM.from_pretrained", out, family.model_type)
     if eos_id is None:
         log.info("without a tokenizer: there is no %s", tokenizer)
+
+
+def check_whole(checkpoint: Path, config: ModelConfig, state: dict[str, Tensor]) -> None:
+    """Raise `UserError` unless `state` is that of the model that `config` describes, its balancer's aside."""
+    with torch.device("meta"):
+        bias = LossFreeBias(rate=1.0, num_layers=len(config.moe_layers), num_experts=config.moe.num_experts)
+        wanted = MoETransformer(config, bias).state_dict()
+    exported = {name: tensor for name, tensor in state.items() if name in wanted or not name.startswith(BALANCER)}
+    without_bias = {SELECTION_BIAS: wanted[SELECTION_BIAS]}
+    check_shapes(checkpoint, "checkpoint", without_bias | exported, wanted, "pass one that train.py wrote")
 
 
 def write_model(

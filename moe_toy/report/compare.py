@@ -15,12 +15,11 @@ from moe_toy.report.figures import comparison, context
 from moe_toy.report.hit_rates import at_ratio, model_curve
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
 from moe_toy.report.recommend import recommend
-from moe_toy.results import SUMMARY, Results
+from moe_toy.results import COMPARISON, SUMMARY, Results
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TARGET = "runs"
 HEADINGS = {
     "srp": "SRP",
     "sch@2": "SCH",
@@ -40,7 +39,7 @@ def write_comparison(folders: Sequence[Path], out_dir: Path) -> Path:
     folders = list(dict.fromkeys(folders))
     if len(folders) < 2:
         raise UserError(f"a comparison needs at least two evaluated folders, not {len(folders)}")
-    if (out_dir / SUMMARY).exists() and Results.load(out_dir).summary.get("target") != TARGET:
+    if (out_dir / SUMMARY).exists() and Results.load(out_dir).summary.get("target") != COMPARISON:
         raise UserError(f"out_dir={out_dir} holds the evaluation of a model; choose another folder for a comparison")
     models = _by_name(folders)
     length = _common_length(models)
@@ -52,7 +51,7 @@ def write_comparison(folders: Sequence[Path], out_dir: Path) -> Path:
     tables = {"models": ranking, "srp_sch": pairs, "sch_caches": real, "correlations": found}
     summary = {
         "name": f"{len(models)} models compared",
-        "target": TARGET,
+        "target": COMPARISON,
         "source": [str(folder) for folder in folders],
         "segment_length": length,
         "models": list(ranking.model),
@@ -71,10 +70,7 @@ def write_comparison(folders: Sequence[Path], out_dir: Path) -> Path:
 
 def _by_name(folders: Sequence[Path]) -> dict[str, Results]:
     """Models of one name are told apart by their folders."""
-    loaded = {folder: Results.load(folder) for folder in folders}
-    for folder, results in loaded.items():
-        if results.summary.get("target") == TARGET:
-            raise UserError(f"{folder} holds a comparison; give the folders of the models that it compares")
+    loaded = {folder: Results.load_model(folder) for folder in folders}
     names = [str(results.summary["name"]) for results in loaded.values()]
     models = {}
     for (folder, results), name in zip(loaded.items(), names, strict=True):

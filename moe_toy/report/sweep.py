@@ -61,7 +61,28 @@ def read_sweep(directory: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{directory} holds no {RESULTS}; give the directory of a sweep with a finished arm") from None
     except (OSError, ValueError) as error:  # what pyarrow raises on damage
-        raise UserError(f"{directory / RESULTS} is damaged ({error}); run the sweep's command again") from None
+        raise UserError(
+            f"{directory / RESULTS} is damaged ({error}); remove it and run the sweep's command again"
+        ) from None
+
+
+def read_metrics(run_dir: Path) -> pd.DataFrame | None:
+    """All that one run logged; None where it had no such logger."""
+    import pandas as pd  # half a second
+
+    path = run_dir / "metrics.csv"
+    try:
+        metrics = pd.read_csv(path, dtype=float)
+        if metrics.empty or "step" not in metrics:
+            raise ValueError("it holds no steps")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # what pandas raises on damage
+        raise UserError(
+            f"{path} is damaged ({' '.join(str(error).split())}); remove its directory and run the sweep's command "
+            "again to train this arm anew"
+        ) from None
+    return metrics
 
 
 def write_sweep_report(directory: Path, claims: Path, out_dir: Path) -> pd.DataFrame:
@@ -158,12 +179,8 @@ def _arms(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _histories(results: pd.DataFrame, directory: Path) -> dict[str, list[pd.DataFrame]]:
-    import pandas as pd  # half a second
-
-    columns = {"step", *CURVES}
-    return {
-        arm: [
-            pd.read_csv(directory / run / "metrics.csv", usecols=lambda name: name in columns) for run in runs.run_dir
-        ]
-        for arm, runs in results.groupby("arm", sort=False)
-    }
+    histories: dict[str, list[pd.DataFrame]] = {}
+    for arm, run in zip(results.arm, results.run_dir, strict=True):
+        if (metrics := read_metrics(directory / run)) is not None:
+            histories.setdefault(arm, []).append(metrics.filter(items=["step", *CURVES]))
+    return histories

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from moe_toy.report.sweep import RESULTS
+from moe_toy.report.sweep import RESULTS, read_metrics, read_sweep
 from moe_toy.sweep.arm import SEED, Arm
 
 
@@ -17,7 +17,7 @@ def write_results(arms: Sequence[Arm], directory: Path) -> None:
     path, part = directory / RESULTS, directory / f"{RESULTS}.part"
     table = pd.DataFrame([result(arm) for arm in arms])
     if path.exists():
-        before = pd.read_parquet(path)
+        before = read_sweep(directory)
         kept = [run not in set(table.run_dir) and (directory / run).is_dir() for run in before.run_dir]
         table = pd.concat([before[kept], table])
     table.to_parquet(part, index=False)
@@ -43,11 +43,11 @@ def result(arm: Arm) -> dict[str, Any]:
 
 
 def final_metrics(directory: Path) -> dict[str, float]:
-    """The last validation, and the last value of what training logs."""
-    path = directory / "metrics.csv"
-    if not path.exists():  # a run without loggers
+    """The last validation, if there was one, and the last value of what training logs."""
+    metrics = read_metrics(directory)
+    if metrics is None:
         return {}
-    metrics = pd.read_csv(path).drop(columns="epoch", errors="ignore")
-    training = metrics.filter(like="train/").ffill().iloc[-1]
-    validation = metrics[metrics["val/loss"].notna()].iloc[-1].drop(training.index)
-    return {**validation.to_dict(), **training.to_dict()}
+    training = metrics.filter(like="train/").ffill().iloc[-1].to_dict()
+    validated = metrics.filter(items=["val/loss"]).notna().any(axis="columns")
+    validation = metrics[validated].drop(columns=["epoch", *training], errors="ignore").tail(1).to_dict("records")
+    return (validation[0] if validation else {}) | training

@@ -42,7 +42,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
 def check_continues(path: Path, model: nn.Module, optimizer: OptimizerConfig) -> None:
     """Refuse a checkpoint, given as `ckpt_path`, of another model or optimiser than the configured ones."""
     checkpoint = load_checkpoint(path, shapes_only=True)
-    _check_shapes(path, "ckpt_path", model_state(checkpoint), model.state_dict())
+    check_shapes(path, "ckpt_path", model_state(checkpoint), model.state_dict())
     saved, wanted = checkpoint.get("hyper_parameters", {}).get("optimizer"), asdict(optimizer)
     if saved is None:
         raise UserError(f"ckpt_path: {path} holds weights only, which a run can start from: init_from={path}")
@@ -60,10 +60,17 @@ def check_weights_fit(path: Path, model: nn.Module) -> None:
         {name: tensor for name, tensor in state.items() if not name.startswith(BALANCER)}
         for state in (model_state(load_checkpoint(path, "init_from", shapes_only=True)), model.state_dict())
     )
-    _check_shapes(path, "init_from", saved, wanted)
+    check_shapes(path, "init_from", saved, wanted)
 
 
-def _check_shapes(path: Path, key: str, saved_state: dict[str, Tensor], wanted_state: dict[str, Tensor]) -> None:
+def check_shapes(
+    path: Path,
+    key: str,
+    saved_state: dict[str, Tensor],
+    wanted_state: dict[str, Tensor],
+    way_out: str = "use the model and moe settings it was trained with",
+) -> None:
+    """Refuse a checkpoint, given as `key`, unless it has exactly the wanted tensors."""
     saved, wanted = (
         {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (saved_state, wanted_state)
     )
@@ -71,7 +78,7 @@ def _check_shapes(path: Path, key: str, saved_state: dict[str, Tensor], wanted_s
         if saved.get(name) != wanted.get(name):
             raise UserError(
                 f"{key}: {path} does not fit this model: {name} is {saved.get(name, 'absent')} in the checkpoint "
-                f"and {wanted.get(name, 'absent')} in the config; use the model and moe settings it was trained with"
+                f"and {wanted.get(name, 'absent')} in the config; {way_out}"
             )
 
 

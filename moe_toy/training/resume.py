@@ -1,15 +1,14 @@
 """Where a run begins: anew, or from a checkpoint; and that it is alone in its directory."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
+from moe_toy.lock import locked
 from moe_toy.training.checkpoint import load_checkpoint
 from moe_toy.training.checkpoint_file import DamagedError
 from moe_toy.training.checkpoint_folder import AUTO, belongs_to, candidates, last_good
@@ -49,20 +48,11 @@ def logger_options(start: Path | None, run_dir: Path) -> dict[str, dict[str, Any
     return {group: {key: state[name]} for name, (group, key) in names.items() if name in state}
 
 
-@contextmanager
-def alone_in(run_dir: Path) -> Iterator[None]:
-    """Refuse a second process in a run directory. The system frees the lock of one that dies, however it dies."""
+def alone_in(run_dir: Path) -> AbstractContextManager[None]:
+    """Refuse a second process in a run directory."""
     if rank_zero_only.rank != 0:
-        yield  # rank 0 holds it
-        return
-    lock = FileLock(run_dir / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"run_dir: another process is training in {run_dir}; wait for it, stop it, or choose another hydra.run.dir"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+        return nullcontext()  # rank 0 holds it
+    return locked(
+        run_dir,
+        f"run_dir: another process is training in {run_dir}; wait for it, stop it, or choose another hydra.run.dir",
+    )

@@ -1,5 +1,8 @@
 """Nothing that lies in a folder is overwritten by another evaluation."""
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from moe_toy.errors import UserError
@@ -30,6 +33,27 @@ def test_other_files_are_left_alone(tmp_path):
     with pytest.raises(UserError, match="holds files of something else"):
         OutputFolder(tmp_path).claim(IDENTITY)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_start_that_could_not_write_leaves_a_free_folder(tmp_path, monkeypatch):
+    def full(self, text):
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            OutputFolder(tmp_path).claim(IDENTITY)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_start_that_was_killed_leaves_a_free_folder(tmp_path):
+    (tmp_path / "evaluation.json.part").write_text('{"target"')
+    (tmp_path / ".lock").touch()
+    folder = OutputFolder(tmp_path)
+    folder.claim(IDENTITY)
+    folder.check(IDENTITY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "evaluation.json"]
 
 
 def test_a_file_is_no_folder(tmp_path):

@@ -70,6 +70,12 @@ def test_a_model_of_theirs_computes_the_same_here(tmp_path):
         ({"attention_bias": True}, "attention_bias is True"),
         ({"mlp_only_layers": [1]}, r"its MoE layers are \[0, 2, 3\] of 4"),
         ({"model_type": "mixtral"}, "is a mixtral; it must be one of qwen3_moe"),
+        ({"hidden_size": "a"}, "cannot be loaded .*'hidden_size' expected int, got str"),
+        ({"model_type": 3}, "cannot be loaded"),
+        ({"num_local_experts": None}, "its config describes no model of ours"),
+        ({"num_hidden_layers": -1}, "folder: "),
+        ({"dtype": []}, "cannot be loaded"),
+        ({"pad_token_id": 10**6}, "cannot be loaded"),
     ],
 )
 def test_what_ours_cannot_be_is_refused(make_model, save, tmp_path, change, message):

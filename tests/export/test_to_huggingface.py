@@ -106,6 +106,20 @@ def test_nothing_half_written_stays(make_model, save, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.parametrize("change", [{}, {"norm.weight": torch.ones(3)}, {"balancer.bias": torch.ones(1, 3)}], ids=list)
+def test_a_checkpoint_that_is_not_whole_is_refused(make_model, save, tmp_path, change):
+    path = save(make_model(SIGMOID, bias=True))
+    checkpoint = torch.load(path, weights_only=True)
+    name = next(iter(change), "norm.weight")
+    del checkpoint["state_dict"][f"model.{name}"]
+    checkpoint["state_dict"] |= {f"model.{name}": tensor for name, tensor in change.items()}
+    torch.save(checkpoint, path)
+    with pytest.raises(
+        UserError, match=rf"{name} is .* in the checkpoint and .* in the config; pass one that train.py"
+    ):
+        export(path, tmp_path / "out")
+
+
 def test_a_checkpoint_without_a_model_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="carries no model config"):

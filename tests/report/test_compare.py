@@ -58,6 +58,24 @@ def test_a_folder_without_evaluation_is_named(evaluated, tmp_path):
         write_comparison([evaluated[0], tmp_path], tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("summary.json", "{}", r"summary.json has no name, which .*; evaluate again, to another out_dir"),
+        ("summary.json", "[]", r"summary.json is damaged .*; evaluate again, to another out_dir"),
+        ("tables/srp.parquet", "PAR1", r"srp.parquet is damaged"),
+        ("tables/cache.parquet", None, r"there is no .*/tables/cache.parquet"),
+    ],
+)
+def test_an_evaluation_that_is_not_whole_is_refused(evaluated, tmp_path, file, content, expected):
+    shutil.copytree(evaluated[0], tmp_path / "a")
+    (tmp_path / "a" / file).unlink()
+    if content is not None:
+        (tmp_path / "a" / file).write_text(content)
+    with pytest.raises(UserError, match=expected):
+        write_comparison([tmp_path / "a", evaluated[1]], tmp_path / "out")
+
+
 def test_models_of_other_segments_are_refused(evaluated, tmp_path):
     other = Results.load(evaluated[0])
     other.summary["recommendation"]["segment_length"] = 64

@@ -64,6 +64,18 @@ def test_the_page_says_which_claims_hold_and_shows_every_arm(directory, tmp_path
     assert kept.tables["arms"]["SRP@16"].tolist() == pytest.approx([srp + 0.002 for srp in ARMS.values()])
 
 
+def test_a_sweep_without_validation_has_a_page_too(directory, results, tmp_path):
+    results.filter(regex="^[^/]*$").to_parquet(directory / "results.parquet")
+    checked = report.write_sweep_report(directory, CONF / "claims.yaml", tmp_path / "out")
+    assert checked.verdict.eq("not measured").all()
+
+
+def test_an_arm_without_logger_draws_no_curve(directory, tmp_path):
+    (directory / "arm=nolb,seed=1" / "metrics.csv").unlink()
+    report.write_sweep_report(directory, CONF / "claims.yaml", tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_bars_show_intervals_over_seeds_and_the_papers_value_beside(results):
     bars, diamonds = figures.srp_by_arm(results, {"baseline": 0.4356}).data
     assert list(bars.y) == ["overlb", "baseline", "nolb"]
