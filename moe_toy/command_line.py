@@ -22,7 +22,8 @@ from moe_toy.jobs import compose_sweep, jobs
 
 MISTAKES = (UserError, ValidationError, HydraException, OmegaConfBaseException)
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-NOT_WRITABLE |= {errno.ENOTDIR, errno.EEXIST}  # a file where a directory should be
+NOT_WRITABLE |= {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}  # a file where a directory should be, or the reverse
+NOT_WRITABLE |= {errno.ENAMETOOLONG, errno.ELOOP}
 SECTIONS = {
     "DataConfig": "data",
     "MoEConfig": "moe",

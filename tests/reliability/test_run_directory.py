@@ -109,7 +109,11 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(run, tmp_path, monke
 @pytest.mark.parametrize(
     ("command", "remedy"), [("train", "another hydra.run.dir; "), ("evaluate", "another out_dir; ")]
 )
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "code",
+    [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP],
+    ids=errno.errorcode.get,
+)
 def test_what_cannot_be_written_is_told_in_one_line(monkeypatch, capsys, code, command, remedy):
     def main():
         raise OSError(code, os.strerror(code), "outputs/run/metrics.csv")
@@ -126,7 +130,6 @@ def test_what_cannot_be_written_is_told_in_one_line(monkeypatch, capsys, code, c
 def test_a_log_file_that_cannot_be_opened_is_told_in_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     handlers = {"file": {"class": "logging.FileHandler", "filename": str(tmp_path)}}
-    monkeypatch.setattr("moe_toy.command_line.NOT_WRITABLE", {errno.EISDIR})  # root may write anywhere
     with pytest.raises(SystemExit, match="2"):
         run_checked(lambda: logging.config.dictConfig({"version": 1, "handlers": handlers}), (), CONF, "train")
     assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path} (Is a directory); ")
