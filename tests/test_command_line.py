@@ -111,6 +111,12 @@ def test_run_names_are_safe_as_folders(overrides, name):
     assert run_name(overrides) == name
 
 
+def test_long_run_names_differ_as_the_runs_do():
+    names = {run_name(f"data.tokenizer={'x' * 200},seed={seed}") for seed in range(9)}
+    assert len(names) == 9
+    assert {len(name) for name in names} == {120}
+
+
 def test_help_shows_choices_and_examples_without_a_heavy_import():
     command = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"]
     finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
