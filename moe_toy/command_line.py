@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import logging
 import os
 import re
 import sys
@@ -83,6 +84,7 @@ def run_checked(
 def told_in_one_line() -> Iterator[None]:
     """Around the body of `main`: Hydra would put a line of its own before a mistake. Where several jobs run, they are
     Hydra's to end."""
+    raises, logging.raiseExceptions = logging.raiseExceptions, False  # a log that a full disk cuts short stops nothing
     try:
         yield
     except (UserError, OSError) as error:
@@ -93,6 +95,8 @@ def told_in_one_line() -> Iterator[None]:
         text = one_line(mistake(error)) if isinstance(error, UserError) else explain_not_writable(error, config)
         print(f"error: {text}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    finally:
+        logging.raiseExceptions = raises
 
 
 def mistake(error: UserError) -> str:

@@ -1,6 +1,7 @@
 """What can go wrong with a run directory is one clear line, and what is there stays as it is."""
 
 import errno
+import io
 import logging.config
 import os
 import shutil
@@ -12,7 +13,7 @@ import time
 import pandas as pd
 import pytest
 
-from moe_toy.command_line import run_checked
+from moe_toy.command_line import run_checked, told_in_one_line
 from moe_toy.errors import UserError
 from moe_toy.training import checkpoint_file
 from moe_toy.training.checkpoint_file import load_intact, save_whole
@@ -133,6 +134,17 @@ def test_a_log_file_that_cannot_be_opened_is_told_in_one_line(monkeypatch, capsy
     with pytest.raises(SystemExit, match="2"):
         run_checked(lambda: logging.config.dictConfig({"version": 1, "handlers": handlers}), (), CONF, "train")
     assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path} (Is a directory); ")
+
+
+class OnFullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_log_that_cannot_be_written_is_passed_over(capsys):
+    with told_in_one_line():
+        logging.StreamHandler(OnFullDisk()).handle(logging.makeLogRecord({"msg": "finished step 1"}))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_in_place_of_the_run_directory_is_told_in_one_line(texts, cache, tmp_path):
