@@ -5,10 +5,11 @@ import sys
 from functools import partial
 
 import pytest
+from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader, Dataset
 
 import train
-from moe_toy.command_line import explain, run_checked
+from moe_toy.command_line import explain, quoted, run_checked
 from moe_toy.errors import UserError
 from moe_toy.jobs import jobs
 from moe_toy.run_name import run_name
@@ -64,6 +65,39 @@ def test_a_run_directory_may_be_given_as_the_shell_completes_it(complain, tmp_pa
     run_dir = tmp_path_factory.mktemp("moe=few_experts,seed=1")
     (run_dir / "last.ckpt").write_bytes(b"not a checkpoint")
     assert f"{run_dir}/last.ckpt is damaged" in complain(f"ckpt_path={run_dir}/last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("hydra.run.dir=/x/jürgen/run", "hydra.run.dir='/x/jürgen/run'"),
+        ("hydra.run.dir=/x/run~1", "hydra.run.dir='/x/run~1'"),
+        ("ckpt_path=~/a.ckpt", "ckpt_path=/home/me/a.ckpt"),
+        ("name='jürgen'", "name='jürgen'"),
+        ("data.domains=[bücher]", "data.domains=[bücher]"),
+        ("seed=1,2", "seed=1,2"),
+        ("seed=1", "seed=1"),
+        ("~callbacks.progress", "~callbacks.progress"),
+        ("--config-dir=/x/jürgen", "--config-dir=/x/jürgen"),
+    ],
+)
+def test_quotes_are_added_where_hydra_needs_them(monkeypatch, given, read):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert quoted(given) == read
+
+
+def test_any_path_that_is_there_is_read(tmp_path):
+    path = tmp_path / "it's (1), ü=[2]"
+    path.mkdir()
+    [[argument]] = jobs([quoted(f"data.source.path={path}")])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("train", ["data=files", argument]).data.source.path == str(path)
+
+
+def test_only_the_argument_that_cannot_be_read_is_named(complain):
+    line = complain("seed=7", "name=[a\nb", "threads=1")
+    assert line.startswith("error: name=[a b: not an override")
+    assert "threads" not in line
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
