@@ -36,6 +36,10 @@ def complain(refusal):
         (["+moe.dropout=0.1"], ["moe.dropout: no such key"]),
         (["optimizer.lr=-1"], ["optimizer.lr", "greater than 0", "-1"]),
         (["optimizer.min_lr=1.0"], ["optimizer.min_lr (1.0) cannot exceed optimizer.lr"]),
+        (
+            ["trainer.max_steps=3", "trainer.val_check_interval=4"],
+            ["val_check_interval (4) exceeds the 3 micro-batches"],
+        ),
         (["balance.coefficient=much"], ["balance.coefficient", "valid number", "'much'"]),
         (["balance.scope=layer"], ["balance.scope", "'global_batch' or 'ema'", "'layer'"]),
         (["data.sequence_length=4096"], ["data.sequence_length (4096) exceeds model.max_seq_len (1024)"]),
