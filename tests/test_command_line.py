@@ -44,6 +44,7 @@ def complain(refusal):
         (["balance.scope=layer"], ["balance.scope", "'global_batch' or 'ema'", "'layer'"]),
         (["data.sequence_length=4096"], ["data.sequence_length (4096) exceeds model.max_seq_len (1024)"]),
         (["ckpt_path=nowhere.ckpt"], ["ckpt_path: no such file, given nowhere.ckpt"]),
+        (["debug=overfit", "ckpt_path=auto"], ["ckpt_path=auto", "trainer.overfit_batches", "start anew"]),
         (["data=files"], ["data.source.path"]),
         (["data=files", "data.source.path=nowhere"], ["nowhere", "not a folder"]),
         (["data.domains=[books,novels]"], ["novels", "books"]),

@@ -44,6 +44,11 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
             "use balance.estimate=prefix"
         )
     ckpt_path, init_from = values["ckpt_path"], values["init_from"]
+    if ckpt_path is not None and values["trainer"]["overfit_batches"]:
+        raise UserError(
+            f"ckpt_path={ckpt_path}: a run with trainer.overfit_batches would go on at the first of its batches, not "
+            "where it stopped; start anew with ckpt_path=null, or from weights with init_from"
+        )
     if ckpt_path not in (None, AUTO):
         if init_from is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
