@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import logging
 import os
 import re
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +24,8 @@ from moe_toy.jobs import compose_sweep, jobs
 
 MISTAKES = (UserError, ValidationError, HydraException, OmegaConfBaseException)
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-NOT_WRITABLE |= {errno.ENOTDIR, errno.EEXIST}  # a file where a directory should be
+NOT_WRITABLE |= {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}  # a file where a directory should be, or the reverse
+NOT_WRITABLE |= {errno.ENAMETOOLONG, errno.ELOOP}
 SECTIONS = {
     "DataConfig": "data",
     "MoEConfig": "moe",
@@ -34,6 +37,8 @@ NOT_WRITTEN = {  # by config: what to do
     "train": "hydra.run.dir; what was saved before is intact, and ckpt_path=auto continues from it",
     "evaluate": "out_dir; what was there is intact",
 }
+PLAIN = re.compile(r"[\w/\\+.$%*@?|: \t-]*", re.ASCII)  # what Hydra's grammar reads without quotes
+STRUCTURE = set("'\"()[]{}=,")  # what has a meaning in it
 ALTERNATIVES = {"int", "float", "str"}
 INFORMATION_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
 
@@ -82,6 +87,7 @@ def run_checked(
 def told_in_one_line() -> Iterator[None]:
     """Around the body of `main`: Hydra would put a line of its own before a mistake. Where several jobs run, they are
     Hydra's to end."""
+    raises, logging.raiseExceptions = logging.raiseExceptions, False  # a log that a full disk cuts short stops nothing
     try:
         yield
     except (UserError, OSError) as error:
@@ -92,6 +98,8 @@ def told_in_one_line() -> Iterator[None]:
         text = one_line(mistake(error)) if isinstance(error, UserError) else explain_not_writable(error, config)
         print(f"error: {text}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    finally:
+        logging.raiseExceptions = raises
 
 
 def mistake(error: UserError) -> str:
@@ -100,9 +108,14 @@ def mistake(error: UserError) -> str:
 
 
 def quoted(argument: str) -> str:
-    """`key=PATH` with quotes around a path that is there, for it may hold `=` and `,`, as run directories do."""
-    key, _, value = argument.partition("=")
-    return f"{key}='{value}'" if set(value) & set("=,") and "'" not in value and Path(value).exists() else argument
+    """`key=VALUE` with quotes where Hydra would not take a path as it is: if it has letters such as `ü`, or is there
+    and holds what is a list elsewhere, as the names of runs do. `~` is the user's home, as in a shell."""
+    key, equals, value = argument.partition("=")
+    value = os.path.expanduser(value)
+    is_structure = set(value) & STRUCTURE and not os.path.exists(value)
+    if argument.startswith("-") or is_structure or PLAIN.fullmatch(value):
+        return f"{key}{equals}{value}"
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
 def explain(error: Exception, arguments: list[str], config_dir: Path, config: str) -> str:
@@ -114,11 +127,11 @@ def explain(error: Exception, arguments: list[str], config_dir: Path, config: st
             return "; ".join(explain_validation(cause, place[1] if place else SECTIONS.get(cause.title, "")))
         if isinstance(cause, UserError):
             return one_line(mistake(cause))
-    if "See https://hydra.cc" in text:
-        return (
-            f"{' '.join(arguments)}: not an override that Hydra can read; write key=value, lists as 'key=[1,2]', and a "
-            "value that holds = or , as \"key='VALUE'\""
-        )
+        if isinstance(cause, OverrideParseException):
+            return one_line(
+                f"{cause.override}: not an override that Hydra can read; write key=value, lists as 'key=[1,2]', and a "
+                "value that holds = or , as \"key='VALUE'\""
+            )
     if match := re.search(r"Could not override '(.+?)'|Key '(.+?)' is not in struct", text):
         return explain_unknown_key(match[1] or match[2], arguments, known_keys(config_dir, config))
     text = re.sub(r"\s*full_key: \S*|\s*object_type=\S*|Set the environment variable HYDRA_FULL_ERROR.*", "", text)

@@ -5,10 +5,11 @@ import sys
 from functools import partial
 
 import pytest
+from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader, Dataset
 
 import train
-from moe_toy.command_line import explain, run_checked
+from moe_toy.command_line import explain, quoted, run_checked
 from moe_toy.errors import UserError
 from moe_toy.jobs import jobs
 from moe_toy.run_name import run_name
@@ -35,10 +36,15 @@ def complain(refusal):
         (["+moe.dropout=0.1"], ["moe.dropout: no such key"]),
         (["optimizer.lr=-1"], ["optimizer.lr", "greater than 0", "-1"]),
         (["optimizer.min_lr=1.0"], ["optimizer.min_lr (1.0) cannot exceed optimizer.lr"]),
+        (
+            ["trainer.max_steps=3", "trainer.val_check_interval=4"],
+            ["val_check_interval (4) exceeds the 3 micro-batches"],
+        ),
         (["balance.coefficient=much"], ["balance.coefficient", "valid number", "'much'"]),
         (["balance.scope=layer"], ["balance.scope", "'global_batch' or 'ema'", "'layer'"]),
         (["data.sequence_length=4096"], ["data.sequence_length (4096) exceeds model.max_seq_len (1024)"]),
         (["ckpt_path=nowhere.ckpt"], ["ckpt_path: no such file, given nowhere.ckpt"]),
+        (["debug=overfit", "ckpt_path=auto"], ["ckpt_path=auto", "trainer.overfit_batches", "start anew"]),
         (["data=files"], ["data.source.path"]),
         (["data=files", "data.source.path=nowhere"], ["nowhere", "not a folder"]),
         (["data.domains=[books,novels]"], ["novels", "books"]),
@@ -64,6 +70,39 @@ def test_a_run_directory_may_be_given_as_the_shell_completes_it(complain, tmp_pa
     run_dir = tmp_path_factory.mktemp("moe=few_experts,seed=1")
     (run_dir / "last.ckpt").write_bytes(b"not a checkpoint")
     assert f"{run_dir}/last.ckpt is damaged" in complain(f"ckpt_path={run_dir}/last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("hydra.run.dir=/x/jürgen/run", "hydra.run.dir='/x/jürgen/run'"),
+        ("hydra.run.dir=/x/run~1", "hydra.run.dir='/x/run~1'"),
+        ("ckpt_path=~/a.ckpt", "ckpt_path=/home/me/a.ckpt"),
+        ("name='jürgen'", "name='jürgen'"),
+        ("data.domains=[bücher]", "data.domains=[bücher]"),
+        ("seed=1,2", "seed=1,2"),
+        ("seed=1", "seed=1"),
+        ("~callbacks.progress", "~callbacks.progress"),
+        ("--config-dir=/x/jürgen", "--config-dir=/x/jürgen"),
+    ],
+)
+def test_quotes_are_added_where_hydra_needs_them(monkeypatch, given, read):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert quoted(given) == read
+
+
+def test_any_path_that_is_there_is_read(tmp_path):
+    path = tmp_path / "it's (1), ü=[2]"
+    path.mkdir()
+    [[argument]] = jobs([quoted(f"data.source.path={path}")])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("train", ["data=files", argument]).data.source.path == str(path)
+
+
+def test_only_the_argument_that_cannot_be_read_is_named(complain):
+    line = complain("seed=7", "name=[a\nb", "threads=1")
+    assert line.startswith("error: name=[a b: not an override")
+    assert "threads" not in line
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
@@ -109,6 +148,12 @@ def test_a_mistake_found_by_a_data_worker_is_told_without_its_traceback():
 )
 def test_run_names_are_safe_as_folders(overrides, name):
     assert run_name(overrides) == name
+
+
+def test_long_run_names_differ_as_the_runs_do():
+    names = {run_name(f"data.tokenizer={'x' * 200},seed={seed}") for seed in range(9)}
+    assert len(names) == 9
+    assert {len(name) for name in names} == {120}
 
 
 def test_help_shows_choices_and_examples_without_a_heavy_import():

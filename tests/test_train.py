@@ -132,6 +132,12 @@ def test_the_last_step_is_validated_when_it_is_off_the_beat(run):
     assert pd.read_csv(run_dir / "metrics.csv").dropna(subset="val/loss").step.tolist() == [0, 2, 4, 5]
 
 
+def test_an_interval_that_an_epoch_of_the_text_never_reaches_is_refused(run):
+    epoch = ["trainer.max_steps=-1", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
+    with pytest.raises(UserError, match=r"val_check_interval \(4\) exceeds the 3 micro-batches"):
+        run("seldom", *epoch, "trainer.val_check_interval=4", "logger=none", "callbacks=none")
+
+
 def test_a_checkpoint_of_another_shape_is_refused(run):
     run_dir = run("first", "trainer.max_steps=1", "logger=none")
     with pytest.raises(ValueError, match=r"does not fit this model: blocks.0.ffn.experts.down is \(8, 16, 32\)"):

@@ -123,7 +123,7 @@ def prepare_tokenizer(source: TextSource, *, name: str | None, vocab_size: int, 
             else:
                 tokenizer = _from_hub(name)
             part = path.with_suffix(".part")
-            tokenizer.backend.save(str(part))
+            part.write_text(tokenizer.backend.to_str(pretty=True), encoding="utf-8")  # its own `save` hides OSErrors
             part.replace(path)
     return path
 

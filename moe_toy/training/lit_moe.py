@@ -16,6 +16,7 @@ from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer import build_optimizer, build_schedule
 from moe_toy.training.sharding import shard
+from moe_toy.training.validation_interval import check_interval
 
 NO_TARGET = -100
 
@@ -34,6 +35,10 @@ class LitMoE(LightningModule):
         self.optimizer_config = optimizer
         # A checkpoint carries what it takes to build its model again.
         self.save_hyperparameters({"model": asdict(model.config), "optimizer": asdict(optimizer)}, logger=False)
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.datamodule is not None:
+            check_interval(self.trainer, len(self.trainer.datamodule.train_dataloader()))
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:

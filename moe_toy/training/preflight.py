@@ -10,13 +10,14 @@ from moe_toy.training.checkpoint import check_continues, check_weights_fit
 from moe_toy.training.checkpoint_folder import AUTO
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
 from moe_toy.training.sharded_checkpoint import is_sharded
+from moe_toy.training.validation_interval import check_interval
 
 
 def check_numbers(values: dict[str, Any]) -> None:
     """Each by itself, of the run, its trainer and its optimiser. Raises pydantic's error or a `UserError`."""
     RunConfig(**values)
     DataConfig(**values["data"])
-    TrainerConfig(**values["trainer"])
+    trainer = TrainerConfig(**values["trainer"])
     accumulated = accumulated_alone(
         values["global_batch_size"],
         batch_size=values["data"]["batch_size"],
@@ -25,6 +26,8 @@ def check_numbers(values: dict[str, Any]) -> None:
     OptimizerConfig(**values["optimizer"]).check_trainer(
         gradient_clip_val=values["trainer"]["gradient_clip_val"], accumulate_grad_batches=accumulated
     )
+    if trainer.max_steps > 0:  # else the text decides
+        check_interval(trainer, trainer.max_steps * accumulated)
 
 
 def check_together(values: dict[str, Any], model: MoETransformer) -> None:
@@ -41,6 +44,11 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
             "use balance.estimate=prefix"
         )
     ckpt_path, init_from = values["ckpt_path"], values["init_from"]
+    if ckpt_path is not None and values["trainer"]["overfit_batches"]:
+        raise UserError(
+            f"ckpt_path={ckpt_path}: a run with trainer.overfit_batches would go on at the first of its batches, not "
+            "where it stopped; start anew with ckpt_path=null, or from weights with init_from"
+        )
     if ckpt_path not in (None, AUTO):
         if init_from is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")

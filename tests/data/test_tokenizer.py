@@ -99,6 +99,14 @@ def test_impossible_sizes_are_refused(vocab_size, message):
         train(ENGLISH, vocab_size)
 
 
+def test_a_full_disk_is_an_error_of_the_system(tmp_path):
+    path = prepare(Texts(), tmp_path)
+    path.unlink()
+    path.with_suffix(".part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        prepare(Texts(), tmp_path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.json: no such file"):
         prepare(Texts(), tmp_path, name=str(tmp_path / "nowhere.json"))

@@ -1,6 +1,7 @@
 """What can go wrong with a run directory is one clear line, and what is there stays as it is."""
 
 import errno
+import io
 import logging.config
 import os
 import shutil
@@ -12,7 +13,7 @@ import time
 import pandas as pd
 import pytest
 
-from moe_toy.command_line import run_checked
+from moe_toy.command_line import run_checked, told_in_one_line
 from moe_toy.errors import UserError
 from moe_toy.training import checkpoint_file
 from moe_toy.training.checkpoint_file import load_intact, save_whole
@@ -226,7 +227,11 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(run, tmp_path, monke
 @pytest.mark.parametrize(
     ("command", "remedy"), [("train", "another hydra.run.dir; "), ("evaluate", "another out_dir; ")]
 )
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "code",
+    [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP],
+    ids=errno.errorcode.get,
+)
 def test_what_cannot_be_written_is_told_in_one_line(monkeypatch, capsys, code, command, remedy):
     def main():
         raise OSError(code, os.strerror(code), "outputs/run/metrics.csv")
@@ -243,10 +248,20 @@ def test_what_cannot_be_written_is_told_in_one_line(monkeypatch, capsys, code, c
 def test_a_log_file_that_cannot_be_opened_is_told_in_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     handlers = {"file": {"class": "logging.FileHandler", "filename": str(tmp_path)}}
-    monkeypatch.setattr("moe_toy.command_line.NOT_WRITABLE", {errno.EISDIR})  # root may write anywhere
     with pytest.raises(SystemExit, match="2"):
         run_checked(lambda: logging.config.dictConfig({"version": 1, "handlers": handlers}), (), CONF, "train")
     assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path} (Is a directory); ")
+
+
+class OnFullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_log_that_cannot_be_written_is_passed_over(capsys):
+    with told_in_one_line():
+        logging.StreamHandler(OnFullDisk()).handle(logging.makeLogRecord({"msg": "finished step 1"}))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_in_place_of_the_run_directory_is_told_in_one_line(texts, cache, tmp_path):
