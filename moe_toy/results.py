@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_toy.errors import UserError
+from moe_toy.whole_file import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,12 +52,10 @@ class Results:
         tables.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables.items():
             for ending, write in (("parquet", table.to_parquet), ("csv", table.to_csv)):
-                part = tables / f"{name}.{ending}.part"
-                write(part, index=False)
-                part.replace(tables / f"{name}.{ending}")
-        part = folder / f"{SUMMARY}.part"
-        part.write_text(json.dumps(self.summary, indent=2) + "\n")
-        part.replace(folder / SUMMARY)
+                with written_whole(tables / f"{name}.{ending}") as part:
+                    write(part, index=False)
+        with written_whole(folder / SUMMARY) as part:
+            part.write_text(json.dumps(self.summary, indent=2) + "\n")
 
     @staticmethod
     def load(folder: Path) -> Results:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from moe_toy.data.domains import TextSource
 from moe_toy.errors import UserError
+from moe_toy.whole_file import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +123,8 @@ def prepare_tokenizer(source: TextSource, *, name: str | None, vocab_size: int, 
                 tokenizer = train(_balanced_sample(source, sample_bytes), vocab_size)
             else:
                 tokenizer = _from_hub(name)
-            part = path.with_suffix(".part")
-            part.write_text(tokenizer.backend.to_str(pretty=True), encoding="utf-8")  # its own `save` hides OSErrors
-            part.replace(path)
+            with written_whole(path) as part:
+                part.write_text(tokenizer.backend.to_str(pretty=True), encoding="utf-8")  # its `save` hides OSErrors
     return path
 
 

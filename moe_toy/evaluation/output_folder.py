@@ -11,6 +11,7 @@ from typing import Any
 
 from moe_toy.errors import UserError
 from moe_toy.lock import LOCK, locked
+from moe_toy.whole_file import written_whole
 
 IDENTITY = "evaluation.json"
 PART = f"{IDENTITY}.part"
@@ -51,12 +52,8 @@ class OutputFolder:
     def claim(self, identity: dict[str, Any]) -> None:
         self.check(identity)
         self.path.mkdir(parents=True, exist_ok=True)
-        part = self.path / PART
-        try:
+        with written_whole(self.path / IDENTITY) as part:
             part.write_text(json.dumps(identity, indent=2) + "\n")
-            part.replace(self.path / IDENTITY)
-        finally:
-            part.unlink(missing_ok=True)
 
     def remove_traces(self) -> None:
         shutil.rmtree(self.traces, ignore_errors=True)

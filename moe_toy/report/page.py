@@ -12,6 +12,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from moe_toy.whole_file import written_whole
+
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
@@ -46,9 +48,9 @@ class Section:
 def write_page(out_dir: Path, **content: Any) -> Path:
     """Write `page(**content)` into `report.html`, at once or not at all."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    part = out_dir / f"{REPORT}.part"
-    part.write_text(page(**content), encoding="utf-8")
-    return part.replace(out_dir / REPORT)
+    with written_whole(out_dir / REPORT) as part:
+        part.write_text(page(**content), encoding="utf-8")
+    return out_dir / REPORT
 
 
 def page(*, kicker: str, title: str, facts: str, headline: str, sections: Sequence[Section], footer: str) -> str:

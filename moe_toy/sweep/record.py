@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from moe_toy.whole_file import written_whole
+
 RECORD = "arm.json"
 
 
@@ -28,9 +30,8 @@ class Record:
     error: str | None = None
 
     def write(self, directory: Path) -> None:
-        part = directory / f"{RECORD}.part"
-        part.write_text(json.dumps(asdict(self)) + "\n")
-        part.replace(directory / RECORD)
+        with written_whole(directory / RECORD) as part:
+            part.write_text(json.dumps(asdict(self)) + "\n")
 
 
 def read_record(directory: Path) -> Record:

@@ -10,18 +10,19 @@ import pandas as pd
 
 from moe_toy.report.sweep import RESULTS, read_metrics, read_sweep
 from moe_toy.sweep.arm import SEED, Arm
+from moe_toy.whole_file import written_whole
 
 
 def write_results(arms: Sequence[Arm], directory: Path) -> None:
     """Add these arms to the table, or replace their rows: a command may run a part of the grid."""
-    path, part = directory / RESULTS, directory / f"{RESULTS}.part"
+    path = directory / RESULTS
     table = pd.DataFrame([result(arm) for arm in arms])
     if path.exists():
         before = read_sweep(directory)
         kept = [run not in set(table.run_dir) and (directory / run).is_dir() for run in before.run_dir]
         table = pd.concat([before[kept], table])
-    table.to_parquet(part, index=False)
-    part.replace(path)
+    with written_whole(path) as part:
+        table.to_parquet(part, index=False)
 
 
 def result(arm: Arm) -> dict[str, Any]:

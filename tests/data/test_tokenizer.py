@@ -102,7 +102,7 @@ def test_impossible_sizes_are_refused(vocab_size, message):
 def test_a_full_disk_is_an_error_of_the_system(tmp_path):
     path = prepare(Texts(), tmp_path)
     path.unlink()
-    path.with_suffix(".part").symlink_to("/dev/full")
+    path.with_name(f"{path.name}.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
         prepare(Texts(), tmp_path)
 
