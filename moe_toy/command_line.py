@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,6 +73,8 @@ def run_checked(
             sys.argv.append(sweep.naming)
             main()
         sys.exit(sweep.conclude(config_dir / "claims.yaml"))
+    except KeyboardInterrupt:  # where there is nothing to save
+        sys.exit(128 + signal.SIGINT)
     except MISTAKES as error:
         print(f"error: {explain(error, arguments, config_dir, config)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

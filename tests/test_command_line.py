@@ -105,6 +105,15 @@ def test_only_the_argument_that_cannot_be_read_is_named(complain):
     assert "threads" not in line
 
 
+def test_ctrl_c_needs_no_traceback(monkeypatch):
+    def interrupted(cfg):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit, match="130"):
+        run_checked(never, (interrupted,), CONF, "train")
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(cfg):
         raise RuntimeError("our mistake")

@@ -195,7 +195,7 @@ class DomainDataModule(lightning.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed_samples = state_dict["num_samples"]
         self._resumed_step = state_dict["global_step"]
-        if state_dict["order"] != self.training_order.identity:
+        if state_dict.get("order") != self.training_order.identity:
             log.warning("the text, its domains, weights, sequence_length or seed have changed: other samples follow")
 
     @cached_property

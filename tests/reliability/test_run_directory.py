@@ -143,6 +143,10 @@ def test_other_samples_than_would_have_followed_are_told_of(run, finished, tmp_p
     assert "other samples follow" not in caplog.text
     run(copy, *TWO_STEPS, "trainer.max_steps=4", "ckpt_path=auto", "data.seed=7")
     assert "other samples follow" in caplog.text
+    content = load_intact(copy / "checkpoints" / "last.ckpt")
+    del content["DomainDataModule"]["order"]  # as in checkpoints of before
+    save_whole(content, copy / "checkpoints" / "step-000000004.ckpt")
+    run(copy, *TWO_STEPS, "trainer.max_steps=5", "ckpt_path=auto")
 
 
 def test_a_disk_that_fills_up_leaves_whole_what_it_was_to_replace(finished, tmp_path, monkeypatch):
