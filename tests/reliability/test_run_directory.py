@@ -61,12 +61,16 @@ def test_a_run_is_not_replaced_by_one_that_continues_another(run, finished, tmp_
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
+def let_no_later_step_be_better(run_dir, than: int):
+    content = load_intact(run_dir / "checkpoints" / "last.ckpt")
+    (name,) = (name for name in content["callbacks"] if "CheckpointCallback" in name)
+    content["callbacks"][name]["best"] = (0.0, than)
+    save_whole(content, run_dir / "checkpoints" / "step-000000002.ckpt")
+
+
 def test_a_run_directory_that_was_moved_keeps_its_best(run, finished, tmp_path):
     moved = shutil.copytree(finished, tmp_path / "moved")
-    content = load_intact(moved / "checkpoints" / "last.ckpt")
-    (name,) = (name for name in content["callbacks"] if "CheckpointCallback" in name)
-    content["callbacks"][name]["best"] = (0.0, 1)  # no later loss is lower
-    save_whole(content, moved / "checkpoints" / "step-000000002.ckpt")
+    let_no_later_step_be_better(moved, than=1)
     best = (moved / "checkpoints" / "best.ckpt").read_bytes()
     run(moved, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
     assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
@@ -104,10 +108,7 @@ def test_a_score_that_is_not_a_number_is_not_the_best(run, tmp_path, monkeypatch
 
 def test_a_crash_before_the_best_is_named_does_not_forget_it(run, finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
-    content = load_intact(copy / "checkpoints" / "last.ckpt")
-    (name,) = (name for name in content["callbacks"] if "CheckpointCallback" in name)
-    content["callbacks"][name]["best"] = (0.0, 2)  # no later loss is lower
-    save_whole(content, copy / "checkpoints" / "step-000000002.ckpt")
+    let_no_later_step_be_better(copy, than=2)
     (copy / "checkpoints" / "best.ckpt").unlink()
     run(copy, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto")
     assert load_intact(copy / "checkpoints" / "best.ckpt")["global_step"] == 2
