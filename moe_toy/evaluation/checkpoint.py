@@ -21,6 +21,7 @@ from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observat
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.training.checkpoint import BALANCER, load_checkpoint, model_config, model_state
+from moe_toy.training.checkpoint_folder import run_dir_of
 from moe_toy.training.lit_moe import next_token_losses
 
 KEY = "target.path"
@@ -113,7 +114,7 @@ class CheckpointTarget(ModelTarget):
 
     @property
     def _run_dir(self) -> Path:
-        return self.path.parent.parent
+        return run_dir_of(self.path)
 
     @cached_property
     def _run_config(self) -> dict[str, Any]:

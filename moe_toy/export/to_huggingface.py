@@ -15,6 +15,7 @@ from moe_toy.export.weights import SELECTION_BIAS, to_theirs
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.training.checkpoint import BALANCER, check_shapes, load_checkpoint, model_config, model_state
+from moe_toy.training.checkpoint_folder import run_dir_of
 
 log = logging.getLogger(__name__)
 TOKENIZER = "tokenizer.json"
@@ -30,7 +31,7 @@ def export(checkpoint: Path, out: Path) -> None:
     check_whole(checkpoint, config, state)
     bias = state.get(SELECTION_BIAS)
     family = exact_family(config, has_selection_bias=bias is not None and bool(bias.any()))
-    tokenizer = checkpoint.resolve().parent.parent / TOKENIZER
+    tokenizer = run_dir_of(checkpoint) / TOKENIZER
     with new_folder(out) as folder:
         eos_id = write_tokenizer(tokenizer, folder, config.max_seq_len) if tokenizer.is_file() else None
         write_model(state, config, family, folder, eos_id)

@@ -47,6 +47,11 @@ def forget_all_but(folder: Path, last: int, up_to: int) -> None:
         part.unlink()
 
 
+def run_dir_of(checkpoint: Path) -> Path:
+    """Where the config and the tokenizer of a checkpoint are, also if `checkpoints/` was moved and linked."""
+    return checkpoint.absolute().parent.parent
+
+
 def belongs_to(run_dir: Path, checkpoint: Path) -> bool:
     """Whether it lies in the directory of the run, or where its checkpoints were moved to."""
     return not {run_dir.resolve(), (run_dir / FOLDER).resolve()}.isdisjoint(checkpoint.resolve().parents)

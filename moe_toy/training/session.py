@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
 from moe_toy.report.curves import save_curves
+from moe_toy.training.checkpoint_folder import run_dir_of
 from moe_toy.training.lit_moe import LitMoE
 from moe_toy.whole_file import written_whole
 
@@ -61,7 +62,7 @@ def record_config(config: dict[str, Any], run_dir: Path, loggers: Sequence[Logge
 
 def check_tokenizer(file: Path, weights: Path) -> None:
     """Refuse to go on from `weights` with another tokenizer than lies in their run directory."""
-    theirs = weights.absolute().parent.parent / TOKENIZER
+    theirs = run_dir_of(weights) / TOKENIZER
     if theirs.is_file() and theirs.read_bytes() != file.read_bytes():
         raise UserError(
             f"data.tokenizer: the text or the settings of the tokenizer have changed, and {weights} was trained with "

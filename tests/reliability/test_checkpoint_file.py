@@ -7,6 +7,7 @@ import resource
 import signal
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import torch
 from moe_toy.errors import UserError
 from moe_toy.training.checkpoint import load_checkpoint
 from moe_toy.training.checkpoint_file import DamagedError, load_intact, save_whole
-from moe_toy.training.checkpoint_folder import forget_all_but, last_good, name_also, step_file
+from moe_toy.training.checkpoint_folder import forget_all_but, last_good, name_also, run_dir_of, step_file
 from moe_toy.training.checkpoint_io import AtomicCheckpointIO
 
 CONTENT = {"state_dict": {"model.weight": torch.arange(3000.0)}, "global_step": 7}
@@ -135,6 +136,16 @@ def test_an_unfinished_folder_of_that_name_gives_way(tmp_path):
     (tmp_path / "step-000000001.ckpt").mkdir()
     save_whole({"step": 1}, tmp_path / "step-000000001.ckpt")
     assert load_intact(tmp_path / "step-000000001.ckpt") == {"step": 1}
+
+
+def test_the_run_of_a_checkpoint_is_found_through_a_link_and_from_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    assert run_dir_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == tmp_path / "run"
+    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "other" / "checkpoints")
+    assert run_dir_of(Path("last.ckpt")) == tmp_path / "other"
 
 
 def test_killed_at_any_moment_a_run_can_resume(tmp_path):
