@@ -9,7 +9,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from moe_toy.command_line import run_checked, told_in_one_line
+from moe_toy.command_line.entry import run_checked, told_in_one_line
 
 if TYPE_CHECKING:
     from moe_toy.evaluation.evaluation import Evaluation
@@ -45,8 +45,8 @@ def evaluate(cfg: DictConfig) -> None:
 
 
 def measure(cfg: DictConfig) -> Path:
+    from moe_toy.findings.recommend import recommend
     from moe_toy.report.html import write_report
-    from moe_toy.report.recommend import recommend
 
     evaluation, out_dir = build(cfg), Path(cfg.out_dir)
     evaluation.prepare()
@@ -69,7 +69,7 @@ def compare(cfg: DictConfig) -> Path:
 
 def judge(sweep: Path, out_dir: Path, *, strict: bool) -> None:
     """Check the paper's claims over a sweep; with `strict`, a claim that fails is exit code 1."""
-    from moe_toy.report.claims import Verdict, show_claims
+    from moe_toy.findings.claims import Verdict, show_claims
     from moe_toy.report.page import REPORT
     from moe_toy.report.sweep import write_sweep_report
 
@@ -82,7 +82,7 @@ def judge(sweep: Path, out_dir: Path, *, strict: bool) -> None:
 
 def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
-    from moe_toy.constructor_check import check_constructors
+    from moe_toy.command_line.constructor_check import check_constructors
     from moe_toy.errors import UserError
     from moe_toy.evaluation.settings import RunSettings
     from moe_toy.evaluation.target import ModelTarget

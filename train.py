@@ -1,5 +1,6 @@
 """Train a Mixture-of-Experts language model and watch where its tokens go: `python train.py --help`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from moe_toy.command_line import run_checked, told_in_one_line
+from moe_toy.command_line.entry import run_checked, told_in_one_line
 from moe_toy.sweep.run_arm import run_arm
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def run(cfg: DictConfig) -> None:
     import torch
     from lightning.pytorch import seed_everything
 
+    from moe_toy.runs.resume import alone_in, starting_point
     from moe_toy.training.allocator import keep_freed_memory
-    from moe_toy.training.resume import alone_in, starting_point
     from moe_toy.training.session import quieten
 
     quieten()
@@ -49,12 +50,12 @@ def run(cfg: DictConfig) -> None:
 
 def train(cfg: DictConfig, start: Path | None) -> None:
     """From the checkpoint `start`, or anew, to the last step."""
-    from moe_toy.callbacks.checkpoint import CheckpointCallback
+    from moe_toy.runs.checkpoint import check_continues, load_weights
+    from moe_toy.runs.resume import logger_options
     from moe_toy.training.accumulation import accumulated_batches
-    from moe_toy.training.checkpoint import check_continues, load_weights
+    from moe_toy.training.checkpoint_callback import CheckpointCallback
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
-    from moe_toy.training.resume import logger_options
     from moe_toy.training.session import check_tokenizer, closing, greet, record_config, record_tokenizer, say_goodbye
 
     run_dir = Path(cfg.run_dir)
@@ -63,7 +64,7 @@ def train(cfg: DictConfig, start: Path | None) -> None:
     if weights := start or cfg.init_from:
         check_tokenizer(data.tokenizer_file, Path(weights))
     if start is not None:
-        check_continues(start, module.model, module.optimizer_config)
+        check_continues(start, module.model, asdict(module.optimizer_config))
     elif cfg.init_from is not None:
         load_weights(Path(cfg.init_from), module.model)
     loggers = build_loggers(cfg, logger_options(start, run_dir))
@@ -91,7 +92,7 @@ def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
     import torch
 
-    from moe_toy.constructor_check import check_constructors
+    from moe_toy.command_line.constructor_check import check_constructors
     from moe_toy.training.preflight import check_numbers, check_together
 
     values = OmegaConf.to_container(OmegaConf.merge(cfg, PLACE), resolve=True)

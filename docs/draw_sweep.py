@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from moe_toy.report import paper
-from moe_toy.report.student_t import mean_interval
+from moe_toy.findings import paper
+from moe_toy.findings.student_t import mean_interval
 from moe_toy.report.sweep import read_sweep
 
 SRP = "routing/srp@16"

@@ -6,12 +6,14 @@ Axis names used in every signature: batch seq token hidden head expert k layer v
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
+
+from moe_toy.errors import UserError
 
 
 class TokenBatch(NamedTuple):
@@ -71,19 +73,97 @@ class RoutingTrace:
 
     def check(self, where: str = "the trace") -> None:
         """Raise `UserError`, naming field and position, unless shapes agree, ids are in range and experts differ."""
-        from moe_toy.trace_file import check_trace  # which reads RoutingTrace
+        _check_trace(self, where)
 
-        check_trace(self, where)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file; raises `UserError` if the trace is inconsistent."""
-        from moe_toy.trace_file import save_trace  # which reads RoutingTrace
+AXES = {
+    "expert_ids": ("layer", "batch", "seq", "k"),
+    "token_ids": ("batch", "seq"),
+    "predicted_ids": ("batch", "seq"),
+    "domain_ids": ("batch",),
+    "weights": ("layer", "batch", "seq", "k"),
+}
+"""The axes of each tensor of a trace."""
+_MOST = {"num_experts": 2**16, "vocab_size": 2**31, "domains": 2**15}  # what the integers of a file can number
 
-        save_trace(self, path)
 
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> RoutingTrace:
-        """Read a file written by `save`; raises `UserError`, naming the field, if it is damaged or inconsistent."""
-        from moe_toy.trace_file import load_trace  # which reads RoutingTrace
+def _check_trace(trace: RoutingTrace, where: str) -> None:
+    """Raise `UserError`, naming field and position, unless shapes agree, all ids are in range and no token names an
+    expert twice."""
+    tensors = {name: tensor for name in AXES if (tensor := getattr(trace, name)) is not None}
+    sizes = checked_sizes(tensors, where)
+    if len(trace.layer_ids) != sizes["layer"]:
+        raise UserError(
+            f"{where}: 'layer_ids' names {len(trace.layer_ids)} layers, but 'expert_ids' has {sizes['layer']}; "
+            "name the transformer layer of each row"
+        )
+    for name, number in (
+        ("num_experts", trace.num_experts),
+        ("vocab_size", trace.vocab_size or 0),
+        ("domains", len(trace.domains)),
+    ):
+        if number > _MOST[name]:
+            raise UserError(
+                f"{where}: '{name}' counts {number}, more than the {_MOST[name]} that a trace file can number; "
+                "write the trace again"
+            )
+    if not 1 <= sizes["k"] <= trace.num_experts:
+        raise UserError(
+            f"{where}: 'expert_ids' has {sizes['k']} experts per token, but num_experts is {trace.num_experts}; "
+            "a token has between 1 and num_experts"
+        )
+    _check_range(trace, "expert_ids", trace.num_experts, "num_experts", where)
+    for name in ("token_ids", "predicted_ids"):
+        _check_range(trace, name, trace.vocab_size or _MOST["vocab_size"], "vocab_size", where)
+    _check_range(trace, "domain_ids", len(trace.domains) or _MOST["domains"], "the number of 'domains'", where)
+    _check_no_expert_twice(trace, where)
 
-        return load_trace(path)
+
+def checked_sizes(tensors: dict[str, Tensor], where: str) -> dict[str, int]:
+    """The size of every axis, on which all tensors must agree."""
+    sizes: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        axes = AXES[name]
+        if tensor.ndim != len(axes):
+            raise UserError(
+                f"{where}: '{name}' has {tensor.ndim} axes {tuple(tensor.shape)}, not ({', '.join(axes)}); "
+                "write the trace again"
+            )
+        for axis, size in zip(axes, tensor.shape, strict=True):
+            if sizes.setdefault(axis, size) != size:
+                raise UserError(
+                    f"{where}: '{name}' has {size} on axis {axis}, but the tensors before it have {sizes[axis]}; "
+                    "write the trace again"
+                )
+        if tensor.is_floating_point() != (name == "weights"):
+            raise UserError(f"{where}: '{name}' has type {tensor.dtype}; ids are integers, weights are floats")
+    return sizes
+
+
+def _check_range(trace: RoutingTrace, name: str, limit: int, meaning: str, where: str) -> None:
+    tensor = getattr(trace, name)
+    if tensor is None or tensor.numel() == 0:
+        return
+    ids = tensor.cpu().numpy()  # torch lacks min and max for uint16
+    for extreme in (ids.argmin(), ids.argmax()):
+        value = int(ids.flat[extreme])
+        if not 0 <= value < limit:
+            rule = "must not be negative" if value < 0 else f"is not below {meaning} ({limit})"
+            place = _place(name, np.unravel_index(extreme, ids.shape))
+            raise UserError(f"{where}: '{name}' holds {value} at {place}, which {rule}; write the trace again")
+
+
+def _check_no_expert_twice(trace: RoutingTrace, where: str) -> None:
+    for layer, ids in enumerate(trace.expert_ids.cpu()):
+        by_rank = np.ascontiguousarray(np.moveaxis(ids.numpy(), -1, 0))
+        for rank in range(1, len(by_rank)):
+            same = (by_rank[:rank] == by_rank[rank]).any(0)
+            if same.any():
+                at = np.unravel_index(same.argmax(), same.shape)
+                place = _place("expert_ids", (layer, *at))
+                expert = int(by_rank[rank][at])
+                raise UserError(f"{where}: 'expert_ids' names expert {expert} twice at {place}; write the trace again")
+
+
+def _place(name: str, index: tuple[Any, ...]) -> str:
+    return ", ".join(f"{axis} {int(i)}" for axis, i in zip(AXES[name], index, strict=False))

@@ -22,6 +22,7 @@ from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.trace_file import load_trace, save_trace
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF, ROOT
@@ -151,7 +152,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(run_dir, data, tmp_p
 
 def test_a_kept_trace_gives_the_same_tables(run_dir, data, tmp_path):
     first = run(tmp_path / "a", f"target.path={run_dir}", *data, *SHORT, "save_trace=true")
-    trace = RoutingTrace.load(tmp_path / "a" / "trace.safetensors")
+    trace = load_trace(tmp_path / "a" / "trace.safetensors")
     assert trace.domains == ("fruit", "numbers")
     again = run(
         tmp_path / "b", "target=trace", f"target.path={tmp_path}/a/trace.safetensors", "metrics.min_token_count=2"
@@ -164,7 +165,7 @@ def test_a_kept_trace_gives_the_same_tables(run_dir, data, tmp_path):
 
 def test_a_golden_trace_becomes_a_report(tmp_path):
     golden = load_golden("domain_e64k8")
-    golden.trace.save(tmp_path / "golden.safetensors")
+    save_trace(golden.trace, tmp_path / "golden.safetensors")
     results = run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/golden.safetensors")
     srp = results.tables["srp"]
     model = srp[(srp.level == "model") & srp.domain.isna() & (srp.segment_length == 16)]
@@ -179,7 +180,7 @@ def test_a_folder_of_traces_has_a_domain_for_each_file(tmp_path):
     trace = replace(load_golden("sticky_e16k4").trace, domain_ids=None, domains=())
     (tmp_path / "traces").mkdir()
     for name, part in {"books": slice(0, 2), "code": slice(2, 4)}.items():
-        trace.select(part).save(tmp_path / "traces" / f"{name}.safetensors")
+        save_trace(trace.select(part), tmp_path / "traces" / f"{name}.safetensors")
     results = run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/traces")
     assert results.summary["domains"] == ["books", "code"]
     assert (tmp_path / "traces" / "books.safetensors").exists()  # only our own copies are removed
@@ -312,7 +313,7 @@ def test_a_damaged_trace_is_refused(complain, tmp_path):
     path = tmp_path / "traces" / "b.safetensors"
     trace = load_golden("uniform_e8k2").trace
     for name in ("a", "b"):
-        trace.save(tmp_path / "traces" / f"{name}.safetensors")
+        save_trace(trace, tmp_path / "traces" / f"{name}.safetensors")
     save_file(load_file(path) | {"token_ids": torch.full_like(trace.token_ids, -1)}, path, metadata(path))
     assert "b.safetensors: 'token_ids' holds -1" in complain("target=trace", "target.path=traces", "out_dir=out")
 
@@ -323,7 +324,7 @@ def test_an_empty_trace_is_refused(complain, tmp_path, empty):
     ids = torch.arange(2).expand(layers, batch, seq, 2)
     tokens = torch.zeros(batch, seq, dtype=torch.int64)
     trace = RoutingTrace(expert_ids=ids, token_ids=tokens, num_experts=4, layer_ids=tuple(range(layers)))
-    trace.with_domains(torch.zeros(batch, dtype=torch.int64)).save(tmp_path / "a.safetensors")
+    save_trace(trace.with_domains(torch.zeros(batch, dtype=torch.int64)), tmp_path / "a.safetensors")
     line = complain("target=trace", "target.path=a.safetensors", "out_dir=out")
     assert f"a.safetensors holds {batch} sequences of {seq} tokens in {layers} layers" in line
 
@@ -348,9 +349,8 @@ def test_a_config_that_names_foreign_code_is_refused(complain, run_dir, data, tm
 
 def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
     trace = load_golden("uniform_e8k2").trace
-    replace(trace, expert_ids=trace.expert_ids[:, :, :3], token_ids=trace.token_ids[:, :3], predicted_ids=None).save(
-        tmp_path / "short.safetensors"
-    )
+    short = replace(trace, expert_ids=trace.expert_ids[:, :, :3], token_ids=trace.token_ids[:, :3], predicted_ids=None)
+    save_trace(short, tmp_path / "short.safetensors")
     done = subprocess.run(
         [sys.executable, ROOT / "evaluate.py", "target=trace", "target.path=short.safetensors", "out_dir=out"],
         cwd=tmp_path,
@@ -366,7 +366,7 @@ def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
 
 def test_results_without_a_summary_are_not_taken_for_finished(tmp_path, monkeypatch):
     monkeypatch.setattr(OutputFolder, "claim", lambda *_: None)
-    load_golden("uniform_e8k2").trace.save(tmp_path / "a.safetensors")
+    save_trace(load_golden("uniform_e8k2").trace, tmp_path / "a.safetensors")
     (tmp_path / "summary.json").write_text("{}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", ["target=trace", f"target.path={tmp_path}/a.safetensors", f"out_dir={tmp_path}"])
@@ -381,15 +381,15 @@ def test_runs_without_a_summary_are_refused(complain, tmp_path, summary):
 
 
 def test_a_second_evaluation_is_refused_while_the_first_writes(tmp_path):
-    load_golden("uniform_e8k2").trace.save(tmp_path / "a.safetensors")
+    save_trace(load_golden("uniform_e8k2").trace, tmp_path / "a.safetensors")
     with OutputFolder(tmp_path / "out").alone(), pytest.raises(UserError, match="another process is evaluating into"):
         run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/a.safetensors")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_a_folder_with_results_of_another_target_is_refused(complain, tmp_path):
-    load_golden("uniform_e8k2").trace.save(tmp_path / "a.safetensors")
-    load_golden("onetop_e8k1").trace.save(tmp_path / "b.safetensors")
+    save_trace(load_golden("uniform_e8k2").trace, tmp_path / "a.safetensors")
+    save_trace(load_golden("onetop_e8k1").trace, tmp_path / "b.safetensors")
     run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/a.safetensors")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     line = complain("target=trace", f"target.path={tmp_path}/b.safetensors", f"out_dir={tmp_path}/out")
@@ -399,7 +399,7 @@ def test_a_folder_with_results_of_another_target_is_refused(complain, tmp_path):
 
 def test_finished_evaluations_are_compared_in_a_folder_of_their_own(complain, tmp_path):
     for name in ("sticky_e16k4", "domain_e64k8"):
-        load_golden(name).trace.save(tmp_path / f"{name}.safetensors")
+        save_trace(load_golden(name).trace, tmp_path / f"{name}.safetensors")
         run(tmp_path / name, "target=trace", f"target.path={tmp_path}/{name}.safetensors")
     paths = f"target.paths=[{tmp_path}/sticky_e16k4,{tmp_path}/domain_e64k8]"
     assert "holds the results of another" in complain("target=runs", paths, f"out_dir={tmp_path}/sticky_e16k4")

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from moe_toy.errors import UserError
-from moe_toy.training.checkpoint import load_checkpoint
-from moe_toy.training.checkpoint_file import DamagedError
-from moe_toy.training.checkpoint_folder import check_whole
-from moe_toy.training.resume import starting_point
-from moe_toy.training.sharded_checkpoint import seal
+from moe_toy.runs.checkpoint import load_checkpoint
+from moe_toy.runs.checkpoint_file import DamagedError
+from moe_toy.runs.checkpoint_folder import check_whole
+from moe_toy.runs.resume import starting_point
+from moe_toy.runs.sharded_checkpoint import seal
 from tests.paths import ROOT
 from tests.rank import train_in
 from tests.small_run import EIGHT_EXPERTS, SMALL

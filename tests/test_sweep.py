@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import train
-from moe_toy.command_line import run_checked
+from moe_toy.command_line.entry import run_checked
 from moe_toy.sweep.record import State, read_record
 from tests.paths import CONF, ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL

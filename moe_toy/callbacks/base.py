@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 from torchmetrics import Metric
 
+from moe_toy.files.atomic import written_whole
 from moe_toy.routing import RoutingTrace
-from moe_toy.whole_file import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -46,7 +46,7 @@ class DomainSpecializationCallback(RoutingCallback):
         }
 
     def figures(self, scores: dict[str, Any]) -> dict[str, Figure]:
-        from moe_toy.report.heatmaps import expert_by_domain
+        from moe_toy.pictures.heatmaps import expert_by_domain
 
         rates, layers = scores["domain"].activation_rate, self.subject.layer_ids
         figures = {}

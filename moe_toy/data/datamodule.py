@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches, outlast_signals
-from moe_toy.data.corpus import data_root
-from moe_toy.data.domains import TextSource
+from moe_toy.data.domains import TextSource, data_root
 from moe_toy.data.order import TrainingOrder
 from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
 from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer, tokenizer_path

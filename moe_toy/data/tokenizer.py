@@ -19,7 +19,7 @@ from torch import Tensor
 
 from moe_toy.data.domains import TextSource
 from moe_toy.errors import UserError
-from moe_toy.whole_file import written_whole
+from moe_toy.files.atomic import written_whole
 
 log = logging.getLogger(__name__)
 

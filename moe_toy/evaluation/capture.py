@@ -19,6 +19,7 @@ from moe_toy.errors import UserError
 from moe_toy.evaluation.samples import Samples
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.trace_file import save_trace
 
 log = logging.getLogger(__name__)
 TIME_LEFT = (
@@ -44,7 +45,7 @@ def capture(target: ModelTarget, samples: Samples, folder: Path) -> list[Path]:
             for number, domain in enumerate(missing, 1):
                 bar.update(task, description=f"Reading {domain}")
                 batches = advancing(bar, task, samples.batches(domain, target.batch_size))
-                record(model, batches, domain, samples.tokenizer).save(files[domain])
+                save_trace(record(model, batches, domain, samples.tokenizer), files[domain])
                 if not console.is_terminal:
                     log.info("Read %s (%d of %d domains)", domain, number, len(missing))
     return list(files.values())

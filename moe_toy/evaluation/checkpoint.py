@@ -19,10 +19,10 @@ from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, check_device, file_state
 from moe_toy.model.config import ModelConfig
+from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.training.checkpoint import BALANCER, load_checkpoint, model_config, model_state
-from moe_toy.training.checkpoint_folder import run_dir_of
-from moe_toy.training.lit_moe import next_token_losses
+from moe_toy.runs.checkpoint import BALANCER, load_checkpoint, model_config, model_state
+from moe_toy.runs.checkpoint_folder import run_dir_of
 
 KEY = "target.path"
 LAST = Path("checkpoints") / "last.ckpt"

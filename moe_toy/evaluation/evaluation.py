@@ -11,12 +11,13 @@ from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.evaluation.capture import capture, check_fits, joined
 from moe_toy.evaluation.measure import measure
 from moe_toy.evaluation.output_folder import OutputFolder
-from moe_toy.evaluation.recording import Recording
 from moe_toy.evaluation.samples import Samples
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.evaluation.target import ModelTarget
 from moe_toy.evaluation.trace_files import TraceTarget
 from moe_toy.results import SUMMARY, Results
+from moe_toy.traces.recording import Recording
+from moe_toy.traces.trace_file import save_trace
 
 log = logging.getLogger(__name__)
 TRACE = "trace.safetensors"
@@ -68,7 +69,7 @@ class Evaluation:
         about = {"name": self.name, "target": self.target.kind, "source": self.target.source}
         results = measure(recording, self.settings, self._tokenizer(), about)
         if self.save_trace:
-            joined(list(recording)).save(self.folder.path / TRACE)
+            save_trace(joined(list(recording)), self.folder.path / TRACE)
         return results
 
     def tidy(self) -> None:

@@ -15,12 +15,12 @@ from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.capture import joined
 from moe_toy.evaluation.correlations import correlation_table
-from moe_toy.evaluation.recording import Recording
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.evaluation.tables import LOAD_BATCH, balance_table, loss_table, named_tokens, null_table, text_table
 from moe_toy.metrics import analyze
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.recording import Recording
 
 log = logging.getLogger(__name__)
 VOCABULARY_BYTES = 8e9

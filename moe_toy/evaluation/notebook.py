@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from moe_toy.data.corpus import data_root
-from moe_toy.data.domains import CorpusDomains, FileDomains, TextSource
+from moe_toy.corpus.domains import CorpusDomains
+from moe_toy.data.domains import FileDomains, TextSource, data_root
 from moe_toy.errors import UserError
 from moe_toy.evaluation.checkpoint import Checkpoint, CheckpointTarget
 from moe_toy.evaluation.evaluation import Evaluation
@@ -22,6 +22,7 @@ from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget
 from moe_toy.evaluation.trace_files import TraceTarget
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.trace_file import save_trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ def evaluate(
 
 def target_of(model: Any, folder: Path, tokenizer: str | Path | None, batch_size: int) -> ModelTarget | TraceTarget:
     if isinstance(model, RoutingTrace):
-        model.save(folder / "trace.safetensors")
+        save_trace(model, folder / "trace.safetensors")
         model = folder / "trace.safetensors"
     if not isinstance(model, str | Path):
         return ModelInMemory(model, batch_size)

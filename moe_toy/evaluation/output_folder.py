@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from moe_toy.errors import UserError
-from moe_toy.lock import LOCK, locked
-from moe_toy.whole_file import written_whole
+from moe_toy.files.atomic import written_whole
+from moe_toy.files.lock import LOCK, locked
 
 IDENTITY = "evaluation.json"
 PART = f"{IDENTITY}.part"

@@ -13,8 +13,8 @@ from moe_toy.errors import UserError
 from moe_toy.evaluation.encoder_decoder import Inputs, copied, masked
 from moe_toy.evaluation.router_hooks import Family, RouterHooks
 from moe_toy.evaluation.target import LoadedModel, Observation
+from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.routing import RoutingTrace
-from moe_toy.training.lit_moe import next_token_losses
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from moe_toy.data.tokenizer import Tokenizer
-from moe_toy.evaluation.recording import Recording
 from moe_toy.metrics import SRP, CacheHitRate, LoadBalance, LoadScores, null_scores
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.recording import Recording
 
 NULL_CACHE_LENGTH = 16
 NULL_CACHE_RATIOS = (1.0, 1.5, 2.0, 3.0)

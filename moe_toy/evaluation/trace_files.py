@@ -10,11 +10,11 @@ from pydantic import PositiveInt
 from safetensors import SafetensorError, safe_open
 
 from moe_toy.errors import UserError
-from moe_toy.evaluation.recording import Recording
 from moe_toy.evaluation.routed_experts import IMPORTED, import_routed_experts
 from moe_toy.evaluation.target import file_state
 from moe_toy.routing import RoutingTrace
-from moe_toy.trace_file import FORMAT
+from moe_toy.traces.recording import Recording
+from moe_toy.traces.trace_file import FORMAT, save_trace
 
 OURS = ".safetensors"
 
@@ -68,7 +68,7 @@ class TraceTarget:
         made = folder / f"{file.stem}{OURS}"
         if not made.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            self._import(file).save(made)
+            save_trace(self._import(file), made)
         return made
 
     def _import(self, file: Path) -> RoutingTrace:

@@ -36,7 +36,7 @@ def main(folder: Path, out: Path) -> None:
     from moe_toy.export.read_config import read_config
     from moe_toy.export.to_huggingface import TOKENIZER
     from moe_toy.export.weights import to_ours
-    from moe_toy.training.checkpoint import PREFIX
+    from moe_toy.runs.checkpoint import PREFIX
 
     their_config = load_config(folder)
     family = FAMILIES[their_config.model_type]

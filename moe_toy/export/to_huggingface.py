@@ -14,8 +14,8 @@ from moe_toy.export.folders import new_folder
 from moe_toy.export.weights import SELECTION_BIAS, to_theirs
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.training.checkpoint import BALANCER, check_shapes, load_checkpoint, model_config, model_state
-from moe_toy.training.checkpoint_folder import run_dir_of
+from moe_toy.runs.checkpoint import BALANCER, check_shapes, load_checkpoint, model_config, model_state
+from moe_toy.runs.checkpoint_folder import run_dir_of
 
 log = logging.getLogger(__name__)
 TOKENIZER = "tokenizer.json"

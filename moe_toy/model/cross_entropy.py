@@ -1,14 +1,18 @@
-"""Cross-entropy of a large vocabulary without holding all its logits."""
+"""Cross-entropy of next tokens: the mean without holding all logits of a large vocabulary, and token by token."""
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**27}
 """How many logits are held at once: on a CPU as many as stay in its cache, on a GPU as many as keep it busy."""
+
+
+NO_TARGET = -100
 
 
 def mean_cross_entropy(
@@ -57,3 +61,12 @@ class _MeanCrossEntropy(torch.autograd.Function):
         d_hidden, d_weight = ctx.saved_tensors
         scale = d_loss / ctx.num_tokens
         return d_hidden * scale, d_weight * scale, None
+
+
+def next_token_losses(
+    logits: Float[Tensor, "batch seq vocab"], token_ids: Int[Tensor, "batch seq"]
+) -> Float[Tensor, "batch target"]:
+    """Cross-entropy in nats of each token but the first, given those before it."""
+    targets = F.pad(token_ids[:, 1:], (0, 1), value=NO_TARGET)  # slicing logits instead would copy them all
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NO_TARGET, reduction="none")
+    return losses.view_as(token_ids)[:, :-1]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_toy.errors import UserError
+from moe_toy.findings import paper
+from moe_toy.findings.hit_rates import at_ratio, model_curve
+from moe_toy.findings.recommend import recommend
 from moe_toy.metrics.agreement import correlations, sch_with_caches, srp_with_sch
-from moe_toy.report import paper
 from moe_toy.report.figures import comparison, context
-from moe_toy.report.hit_rates import at_ratio, model_curve
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
-from moe_toy.report.recommend import recommend
 from moe_toy.results import COMPARISON, SUMMARY, Results
 
 if TYPE_CHECKING:

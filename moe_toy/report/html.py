@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from moe_toy.report import paper
+from moe_toy.findings import paper
+from moe_toy.findings.recommend import recommend
 from moe_toy.report.headline import headline
 from moe_toy.report.page import write_page
-from moe_toy.report.recommend import recommend
 from moe_toy.report.sections import SECTIONS
 from moe_toy.results import Results
 

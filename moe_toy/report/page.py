@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from moe_toy.whole_file import written_whole
+from moe_toy.files.atomic import written_whole
 
 if TYPE_CHECKING:
     import pandas as pd

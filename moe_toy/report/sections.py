@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from moe_toy.report import paper
+from moe_toy.findings import paper
+from moe_toy.findings.hit_rates import at_ratio, model_curve
 from moe_toy.report.figures import balance, caches, chance, consistency, context, experts
-from moe_toy.report.hit_rates import at_ratio, model_curve
 from moe_toy.report.page import Section, data_block, figures
 from moe_toy.report.passages import passages, strongest_tokens
 from moe_toy.results import Results

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moe_toy.errors import UserError
-from moe_toy.report import paper
-from moe_toy.report.claims import Verdict, check_claims
+from moe_toy.findings import paper
+from moe_toy.findings.claims import Verdict, check_claims
 from moe_toy.report.figures import context, sweep
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
 from moe_toy.results import Results

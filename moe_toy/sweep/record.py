@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from moe_toy.whole_file import written_whole
+from moe_toy.files.atomic import written_whole
 
 RECORD = "arm.json"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from moe_toy.files.atomic import written_whole
 from moe_toy.report.sweep import RESULTS, read_metrics, read_sweep
 from moe_toy.sweep.arm import SEED, Arm
-from moe_toy.whole_file import written_whole
 
 
 def write_results(arms: Sequence[Arm], directory: Path) -> None:

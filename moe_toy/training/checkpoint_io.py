@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from moe_toy.training.checkpoint import load_checkpoint
-from moe_toy.training.checkpoint_file import save_whole, tensors_in
+from moe_toy.runs.checkpoint import load_checkpoint
+from moe_toy.runs.checkpoint_file import save_whole, tensors_in
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

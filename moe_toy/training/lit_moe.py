@@ -4,21 +4,17 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
 
 from moe_toy.errors import UserError
+from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer import build_optimizer, build_schedule
 from moe_toy.training.sharding import shard
 from moe_toy.training.validation_interval import check_interval
-
-NO_TARGET = -100
 
 
 class LitMoE(LightningModule):
@@ -84,12 +80,3 @@ class LitMoE(LightningModule):
         total_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)
         schedule = build_schedule(optimizer, self.optimizer_config, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def next_token_losses(
-    logits: Float[Tensor, "batch seq vocab"], token_ids: Int[Tensor, "batch seq"]
-) -> Float[Tensor, "batch target"]:
-    """Cross-entropy in nats of each token but the first, given those before it."""
-    targets = F.pad(token_ids[:, 1:], (0, 1), value=NO_TARGET)  # slicing logits instead would copy them all
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NO_TARGET, reduction="none")
-    return losses.view_as(token_ids)[:, :-1]

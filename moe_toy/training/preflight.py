@@ -1,15 +1,16 @@
 """What is wrong with the config of a run, found before anything is created for it."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
+from moe_toy.runs.checkpoint import check_continues, check_weights_fit
+from moe_toy.runs.checkpoint_folder import AUTO
+from moe_toy.runs.sharded_checkpoint import is_sharded
 from moe_toy.training.accumulation import accumulated_alone
-from moe_toy.training.checkpoint import check_continues, check_weights_fit
-from moe_toy.training.checkpoint_folder import AUTO
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
-from moe_toy.training.sharded_checkpoint import is_sharded
 from moe_toy.training.validation_interval import check_interval
 
 
@@ -52,7 +53,7 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
     if ckpt_path not in (None, AUTO):
         if init_from is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
-        check_continues(Path(ckpt_path), model, OptimizerConfig(**values["optimizer"]))
+        check_continues(Path(ckpt_path), model, asdict(OptimizerConfig(**values["optimizer"])))
         strategy = values["trainer"]["strategy"]
         if is_sharded(Path(ckpt_path)) and isinstance(strategy, str):
             raise UserError(

@@ -14,10 +14,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
-from moe_toy.report.curves import save_curves
-from moe_toy.training.checkpoint_folder import run_dir_of
+from moe_toy.files.atomic import written_whole
+from moe_toy.pictures.curves import save_curves
+from moe_toy.runs.checkpoint_folder import run_dir_of
 from moe_toy.training.lit_moe import LitMoE
-from moe_toy.whole_file import written_whole
 
 log = logging.getLogger(__name__)
 EXPECTED_WARNINGS = (

@@ -12,8 +12,8 @@ from moe_toy.balance.auxiliary import AuxiliaryLoss
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.training.lit_moe import next_token_losses
 from tests.model.conftest import MODEL, MOE, make_config  # noqa: F401 (make_config is a fixture)
 from tests.paths import ROOT
 

@@ -6,10 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moe_toy.data import corpus
-from moe_toy.data.corpus_files import write_manifest, write_rows
-from moe_toy.data.domains import CorpusDomains, FileDomains
-from moe_toy.data.recipes.selection import Row
+from moe_toy.corpus import corpus
+from moe_toy.corpus.corpus_files import write_manifest, write_rows
+from moe_toy.corpus.domains import CorpusDomains
+from moe_toy.corpus.recipes.selection import Row
+from moe_toy.data.domains import FileDomains
 from moe_toy.errors import UserError
 
 

@@ -5,18 +5,20 @@ import torch
 
 from moe_toy.errors import UserError
 from moe_toy.evaluation.measure import bytes_of_counts, countable
-from moe_toy.evaluation.recording import Recording
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.recording import Recording
+from moe_toy.traces.trace_file import save_trace
 
 SETTINGS = MetricSettings(intervals=False)
 
 
 def recording(path, num_experts):
     ids = torch.arange(2).expand(2, 1, 8, 2)
-    RoutingTrace(
+    trace = RoutingTrace(
         expert_ids=ids, token_ids=torch.zeros(1, 8, dtype=torch.int64), num_experts=num_experts, layer_ids=(0, 1)
-    ).save(path)
+    )
+    save_trace(trace, path)
     return Recording([path])
 
 

@@ -10,7 +10,7 @@ import train
 from moe_toy.errors import UserError
 from moe_toy.export import from_huggingface
 from moe_toy.export.to_huggingface import export
-from moe_toy.training.checkpoint import load_checkpoint, load_weights, model_config, model_state
+from moe_toy.runs.checkpoint import load_checkpoint, load_weights, model_config, model_state
 from tests.export.test_to_huggingface import ROUTERS, SIGMOID, VARIANTS, assert_equal_logits_and_routing
 from tests.paths import CONF
 

@@ -11,7 +11,7 @@ import torch
 
 from moe_toy.errors import UserError
 from moe_toy.metrics import analyze, pearson
-from moe_toy.routing import RoutingTrace
+from moe_toy.traces.trace_file import load_trace, save_trace
 
 MANIFEST = json.loads((Path(__file__).parents[1] / "golden" / "manifest.json").read_text())
 SUITE = MANIFEST["suite"]
@@ -32,9 +32,9 @@ COLUMNS = {"act_r": "activation_rate", "best_f1": "srp", "best_m": "router_size"
 def tables(golden, tmp_path_factory):
     """Tables of the golden trace after a round trip through a file."""
     path = tmp_path_factory.mktemp("traces") / "trace.safetensors"
-    golden.trace.save(path)
+    save_trace(golden.trace, path)
     stride = 16 if golden.name.startswith("boot") else 1  # golden caches there are of every 16th sequence
-    return analyze(RoutingTrace.load(path), cache_stride=stride)
+    return analyze(load_trace(path), cache_stride=stride)
 
 
 def test_srp_equals_the_published_code(golden, tables):

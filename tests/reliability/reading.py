@@ -12,8 +12,9 @@ from moe_toy.data.readers import read_documents
 from moe_toy.data.tokenizer import Tokenizer, train
 from moe_toy.evaluation.routed_experts import import_routed_experts
 from moe_toy.routing import RoutingTrace
-from moe_toy.training.checkpoint import model_config, model_state
-from moe_toy.training.checkpoint_file import save_whole
+from moe_toy.runs.checkpoint import model_config, model_state
+from moe_toy.runs.checkpoint_file import save_whole
+from moe_toy.traces.trace_file import load_trace, save_trace
 from moe_toy.training.checkpoint_io import AtomicCheckpointIO
 from tests.model.conftest import MODEL, MOE
 
@@ -50,9 +51,10 @@ def write_txt(path: Path) -> None:
 
 def write_trace(path: Path) -> None:
     ids = torch.stack([torch.randperm(6, generator=torch.manual_seed(0))[:2] for _ in range(24)]).view(2, 3, 4, 2)
-    RoutingTrace(
+    trace = RoutingTrace(
         expert_ids=ids, token_ids=torch.arange(12).view(3, 4), num_experts=6, layer_ids=(0, 1), vocab_size=20
-    ).save(path)
+    )
+    save_trace(trace, path)
 
 
 def write_checkpoint(path: Path) -> None:
@@ -89,7 +91,7 @@ READERS = {
     "a.parquet": (write_parquet, documents),
     "a.jsonl": (write_jsonl, documents),
     "a.txt": (write_txt, documents),
-    "a.safetensors": (write_trace, RoutingTrace.load),
+    "a.safetensors": (write_trace, load_trace),
     "routed.npz": (write_routed_npz, routed_experts),
     "routed.npy": (write_routed_npy, routed_experts),
     "plain.ckpt": (write_checkpoint, checkpoint),

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import train
-from moe_toy.command_line import MISTAKES, explain, flat_keys
+from moe_toy.command_line.entry import MISTAKES, explain, flat_keys
 from tests.paths import CONF, ROOT
 
 MAY_BE_ANYTHING = {"name", "run_dir", "model.moe", "trainer.devices"}

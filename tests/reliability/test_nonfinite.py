@@ -10,11 +10,11 @@ import torch
 
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.callbacks.load_balance import LoadBalanceCallback, warn_of_collapse
-from moe_toy.callbacks.nonfinite import place_of_nonfinite
 from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.lit_moe import LitMoE
+from moe_toy.training.nonfinite import place_of_nonfinite
 from tests.reliability.compare import assert_same_end
 
 SHORT = ["trainer.max_steps=6", "trainer.val_check_interval=2", "trainer.accumulate_grad_batches=1", "callbacks=none"]

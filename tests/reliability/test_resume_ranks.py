@@ -7,7 +7,7 @@ import socket
 import pytest
 from torch import multiprocessing
 
-from moe_toy.training.checkpoint_folder import step_file
+from moe_toy.runs.checkpoint_folder import step_file
 from tests.reliability.compare import assert_same_end
 
 SHORT = [

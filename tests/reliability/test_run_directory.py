@@ -13,12 +13,12 @@ import time
 import pandas as pd
 import pytest
 
-from moe_toy.command_line import run_checked, told_in_one_line
+from moe_toy.command_line.entry import run_checked, told_in_one_line
 from moe_toy.errors import UserError
-from moe_toy.training import checkpoint_file
-from moe_toy.training.checkpoint_file import load_intact, save_whole
+from moe_toy.runs import checkpoint_file
+from moe_toy.runs.checkpoint_file import load_intact, save_whole
+from moe_toy.runs.resume import alone_in
 from moe_toy.training.lit_moe import LitMoE
-from moe_toy.training.resume import alone_in
 from moe_toy.training.session import record_tokenizer
 from tests.paths import CONF, ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL

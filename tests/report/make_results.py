@@ -165,8 +165,8 @@ def synthetic_trace(
 
 
 if __name__ == "__main__":
+    from moe_toy.findings.recommend import recommend
     from moe_toy.report.html import write_report
-    from moe_toy.report.recommend import recommend
 
     found = results_of(synthetic_trace(), "a synthetic model", intervals=True)
     found = recommend(found, bandwidth_gbps=25, expert_bytes=5e6, compute_ms=5)

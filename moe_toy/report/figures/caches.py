@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from moe_toy.findings.hit_rates import POLICIES, at_ratio, model_curve
 from moe_toy.report.figures.style import DOTTED, INK, POLICY, new_figure
-from moe_toy.report.hit_rates import POLICIES, at_ratio, model_curve
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from moe_toy.findings.hit_rates import POLICIES, model_curve
 from moe_toy.report.figures.caches import RATIO
 from moe_toy.report.figures.style import (
     DIVERGING,
@@ -16,7 +17,6 @@ from moe_toy.report.figures.style import (
     add_choices,
     new_figure,
 )
-from moe_toy.report.hit_rates import POLICIES, model_curve
 from moe_toy.results import Results
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from moe_toy.findings.paper import GROUPS
 from moe_toy.report.figures.style import BLUE, INK, ORANGE, VERMILION, new_figure
-from moe_toy.report.paper import GROUPS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
+from moe_toy.findings.student_t import mean_interval
 from moe_toy.report.figures.style import BLUE, INK, ORANGE, SEQUENTIAL, SERIES, add_choices, new_figure
-from moe_toy.report.student_t import mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd

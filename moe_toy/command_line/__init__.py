@@ -1,0 +1,1 @@
+"""The common part of the entry points: mistakes told in one line, quoting, the checks of constructors."""

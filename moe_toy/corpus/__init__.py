@@ -1,0 +1,1 @@
+"""How the eleven domains of the default corpus are made."""

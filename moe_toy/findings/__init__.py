@@ -1,0 +1,1 @@
+"""From tables to statements: claims, the recommendation, the knee, the numbers of the paper."""

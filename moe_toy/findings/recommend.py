@@ -1,0 +1,109 @@
+"""The answer: does this model suit expert offloading, and how large should its cache be?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from moe_toy.errors import UserError
+from moe_toy.findings import paper
+from moe_toy.findings.hit_rates import at_capacity, at_ratio, model_curve
+from moe_toy.findings.knee import SHARE, find_knee
+from moe_toy.findings.throughput import ASSUMPTIONS, Device
+from moe_toy.results import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def recommend(
+    results: Results,
+    *,
+    bandwidth_gbps: float | None = None,
+    expert_bytes: float | None = None,
+    compute_ms: float | None = None,
+    share: float = SHARE,
+) -> Results:
+    """Results with `summary["recommendation"]`: consistency, worst domain and cache size, over segments of 16 tokens
+    (or the nearest length measured; then without a group).
+
+    The recommended cache is the smallest one, shared by all layers, at which both SCH and LRU have reached `share` of
+    their greatest gain over chance (`find_knee`); None where either never gains. With the three numbers of a device it
+    also holds tokens per second there, and a table `throughput` has them for every capacity. Raises `UserError` if
+    only some of the three are given.
+    """
+    device = Device.from_options(bandwidth_gbps=bandwidth_gbps, expert_bytes=expert_bytes, compute_ms=compute_ms)
+    consistency = _consistency(results)
+    curves = {
+        "sch": model_curve(results.tables["cache"], "sch", consistency["segment_length"]),
+        "lru": model_curve(results.tables["cache"], "lru"),
+    }
+    recommendation = consistency | {"cache": _cache(curves, results.summary, share)}
+    tables = dict(results.tables)
+    if device is not None:
+        experts_per_token = len(results.summary["layer_ids"]) * results.summary["top_k"]
+        tables["throughput"] = _throughput(curves, device, experts_per_token)
+        recommendation["throughput"] = vars(device) | {"assumptions": list(ASSUMPTIONS)}
+    return replace(results, summary=results.summary | {"recommendation": recommendation}, tables=tables)
+
+
+def _consistency(results: Results) -> dict[str, Any]:
+    scores = results.tables["srp"]
+    scores = scores[scores.level == "model"]
+    if scores.empty:
+        raise UserError("no segment length fits the sequences, so there is no SRP; evaluate longer sequences")
+    length = paper.nearest_length(int(m) for m in scores.segment_length)
+    scores = scores[scores.segment_length == length]
+    model = scores[scores.domain.isna()].iloc[0]
+    by_domain = scores[scores.domain.notna()].set_index("domain").srp.dropna()
+    k, num_experts = results.summary["top_k"], results.summary["num_experts"]
+    return {
+        "segment_length": length,
+        "srp": float(model.srp),
+        "srp_floor": 2 * k / (num_experts + k),
+        "srp_shuffled": _shuffled(results, length),
+        "group": paper.group(model.srp) if length == paper.SEGMENT_LENGTH else None,
+        "worst_domain": None if by_domain.empty else str(by_domain.idxmin()),
+        "worst_domain_srp": None if by_domain.empty else float(by_domain.min()),
+    }
+
+
+def _shuffled(results: Results, length: int) -> float | None:
+    """SRP of the same decisions dealt to other tokens of the corpus: what popular experts alone explain."""
+    if "nulls" not in results.tables:
+        return None
+    nulls = results.tables["nulls"]
+    score = nulls[(nulls.metric == "srp") & (nulls.segment_length == length)].corpus
+    return None if score.empty else float(score.iloc[0])
+
+
+def _cache(curves: dict[str, pd.DataFrame], summary: dict[str, Any], share: float) -> dict[str, Any] | None:
+    num_items = len(summary["layer_ids"]) * summary["num_experts"]
+    knees = {}
+    for policy, curve in curves.items():
+        knee = find_knee(curve.capacity.to_numpy(int), curve.hit_rate.to_numpy(float), num_items, share)
+        if knee is None:
+            return None
+        ratio = float(at_capacity(curve, knee.capacity).cache_ratio)
+        at_advice = at_ratio(curve, paper.CACHE_RATIO)
+        knees[policy] = vars(knee) | {"cache_ratio": ratio, "hit_rate_at_paper_ratio": float(at_advice.hit_rate)}
+    capacity = max(knee["capacity"] for knee in knees.values())
+    chosen = {policy: at_capacity(curve, capacity) for policy, curve in curves.items()}
+    return {
+        "share": share,
+        "capacity": capacity,
+        "num_items": num_items,
+        "cache_ratio": float(chosen["lru"].cache_ratio),
+        "paper_ratio": paper.CACHE_RATIO,
+        "hit_rate": {policy: float(row.hit_rate) for policy, row in chosen.items()},
+        "knee": knees,
+    }
+
+
+def _throughput(curves: dict[str, pd.DataFrame], device: Device, experts_per_token: int) -> pd.DataFrame:
+    import pandas as pd  # half a second
+
+    table = pd.concat(curves.values(), ignore_index=True)[["policy", "capacity", "cache_ratio", "hit_rate"]]
+    table["cache_bytes"] = table.capacity.astype(float) * device.expert_bytes
+    table["tokens_per_second"] = device.tokens_per_second(table.hit_rate.to_numpy(float), experts_per_token)
+    return table

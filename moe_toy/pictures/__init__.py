@@ -1,0 +1,1 @@
+"""What a run directory and the loggers show as pictures."""

@@ -1,0 +1,1 @@
+"""Routing on disk: the file format of the project and the formats of others."""

@@ -1,0 +1,158 @@
+"""When a run is saved, and that it stops only once it is."""
+
+import logging
+import signal
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import WandbLogger
+from pydantic import PositiveInt, validate_call
+
+from moe_toy.runs.checkpoint_folder import BEST, FOLDER, LAST, belongs_to, forget_all_but, name_also, step_file
+from moe_toy.runs.metrics_file import MetricsFile
+from moe_toy.runs.sharded_checkpoint import seal
+from moe_toy.training.loop_progress import rest_between_steps
+from moe_toy.training.stop_signals import StopSignals
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointCallback(Checkpoint):
+    """Saves into `checkpoints/` of the run directory after each validation, at the end and, if given, every
+    `every_n_steps`; keeps the `keep_last` newest files and `best.ckpt`, that of the lowest `monitor`. `last.ckpt`
+    names the newest.
+
+    Always between two optimiser steps, with everything of the step logged, so that continuing changes nothing: the
+    trainer validates, and ends for want of time, only there. A signal to stop is obeyed there too, and during a
+    validation, which is then repeated as a whole: the process ends with exit code 128 + signal.
+    """
+
+    @validate_call(config={"strict": True})
+    def __init__(self, *, monitor: str, keep_last: PositiveInt, every_n_steps: PositiveInt | None) -> None:
+        self.folder = Path(FOLDER)  # of no run directory yet
+        self.monitor, self.keep_last, self.every_n_steps = monitor, keep_last, every_n_steps
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self.saved_step = 0  # the untrained model is not worth a file
+        self.validation_is_due = False
+        self.continues_own = False
+        self.loggers: dict[str, Any] = {}  # what it takes to go on with curves, also those that have no logger now
+        self.signals = StopSignals()
+
+    @property
+    def last_path(self) -> Path | None:
+        """The newest file that this run wrote or started from."""
+        return step_file(self.folder, self.saved_step) if self.saved_step else None
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.default_root_dir).absolute() / FOLDER
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.signals.listen()
+        if isinstance(trainer.val_check_batch, int):
+            trainer.val_check_batch += -trainer.val_check_batch % trainer.accumulate_grad_batches
+        path = step_file(self.folder, self.saved_step)
+        if trainer.is_global_zero and path.exists():  # it may have been stopped before it gave these names
+            name_also(path, LAST)
+            if self.best_step == self.saved_step:
+                name_also(path, BEST)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches or trainer.global_step == 0:
+            return
+        # What loggers count by; resumed at the start of an epoch, Lightning would be one ahead.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        every = self.every_n_steps
+        stop = self._must_stop(trainer)
+        if stop or (every and trainer.global_step % every == 0):
+            self._save(trainer)
+        if stop:
+            self._stop(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.fit_loop._should_accumulate():
+            trainer.should_stop = False  # Lightning's timer asks again after the next batch
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.signals.listen()
+
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if self._must_stop(trainer):
+            if trainer.state.fn == "fit":
+                self.validation_is_due = True
+                self._save(trainer)
+            self._stop(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if not trainer.global_step:
+            return
+        self.validation_is_due = False
+        score = trainer.callback_metrics.get(self.monitor)
+        is_best = score is not None and isfinite(score) and (self.best_score is None or score < self.best_score)
+        if is_best:
+            self.best_score, self.best_step = float(score), trainer.global_step
+        self._save(trainer, again=True)
+        if is_best and trainer.is_global_zero:
+            name_also(step_file(self.folder, trainer.global_step), BEST)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        rest_between_steps(checkpoint["loops"]["fit_loop"], validation_is_due=self.validation_is_due)
+        checkpoint["loggers"] = self.loggers | logger_state(trainer) if trainer.is_global_zero else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": (self.best_score, self.best_step), "due": self.validation_is_due}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.validation_is_due = state["due"]
+        if self.continues_own:
+            self.best_score, self.best_step = state["best"]
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.saved_step = checkpoint["global_step"]
+        self.continues_own = belongs_to(self.folder.parent, Path(trainer.ckpt_path))
+        if self.continues_own:
+            self.loggers = checkpoint.get("loggers", {})
+
+    def obey_late_signal(self, trainer: Trainer) -> None:
+        """What came when no step was left to stop after still ends the process, which may have other runs to come."""
+        if self.signals.received is not None:
+            raise SystemExit(128 + self.signals.received if trainer.is_global_zero else 0)
+
+    def _save(self, trainer: Trainer, again: bool = False) -> None:
+        if self.saved_step == trainer.global_step and not again:
+            return
+        step = trainer.global_step
+        path = step_file(self.folder, step)
+        trainer.save_checkpoint(path, weights_only=False)  # that is, all of it
+        self.saved_step = step
+        if trainer.is_global_zero:
+            if path.is_dir():
+                seal(path)
+            name_also(path, LAST)
+            forget_all_but(self.folder, self.keep_last, up_to=step)
+
+    def _must_stop(self, trainer: Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self.signals.received is not None, all=False)
+
+    def _stop(self, trainer: Trainer) -> None:
+        log.warning("stopped at step %d; ckpt_path=auto continues in this run directory", trainer.global_step)
+        signal_number = self.signals.received or signal.SIGTERM  # which another rank received
+        # Lightning kills rank 0 when a rank that it started ends with an error.
+        raise SystemExit(128 + signal_number if trainer.is_global_zero else 0)
+
+
+def logger_state(trainer: Trainer) -> dict[str, Any]:
+    """What it takes to go on with the same curves."""
+    state: dict[str, Any] = {}
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsFile):
+            state["csv_rows"] = logger.num_rows
+        elif isinstance(logger, WandbLogger):
+            state["wandb_id"] = logger.version
+    return state

@@ -1,0 +1,199 @@
+"""Verdicts on results made by hand, where the answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moe_toy.errors import UserError
+from moe_toy.findings import paper
+from moe_toy.findings.claims import Verdict, check_claim, check_claims, together, verdict
+from tests.paths import CONF
+
+SRP = "routing/srp@16"
+SIZE = {"num_experts": 64, "top_k": 8, "num_moe_layers": 4}
+FALLING = {"key": "x", "says": "it falls", "test": "falling", "metric": SRP, "arms": ["nolb", "baseline"]}
+
+
+def results(**arms) -> pd.DataFrame:
+    """`results(nolb=[0.5, 0.6])`: SRP of each arm for seeds 1, 2, ..."""
+    rows = [
+        {"arm": arm, "seed": seed, SRP: value, **SIZE}
+        for arm, values in arms.items()
+        for seed, value in enumerate(values, start=1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def verdicts(table: pd.DataFrame, claim: dict) -> list[Verdict]:
+    return [finding.verdict for finding in check_claim(table, claim)]
+
+
+@pytest.mark.parametrize(
+    ("nolb", "baseline", "expected"),
+    [
+        ([0.56, 0.58, 0.60], [0.43, 0.44, 0.48], Verdict.HOLDS),
+        ([0.43, 0.44, 0.48], [0.56, 0.58, 0.60], Verdict.FAILS),
+        ([0.50, 0.50, 0.50], [0.49, 0.55, 0.40], Verdict.INCONCLUSIVE),
+        ([0.56], [0.43], Verdict.INCONCLUSIVE),
+    ],
+    ids=["holds", "fails", "open", "one seed"],
+)
+def test_an_order_of_arms(nolb, baseline, expected):
+    assert verdicts(results(nolb=nolb, baseline=baseline), FALLING) == [expected]
+
+
+def test_pairing_removes_what_the_seeds_have_in_common():
+    """The arms overlap widely, but within each seed the difference is 0.02."""
+    found = check_claim(results(nolb=[0.32, 0.52, 0.73], baseline=[0.30, 0.50, 0.70]), FALLING)[0]
+    assert found.verdict is Verdict.HOLDS
+    assert (found.seeds, found.comparison, found.claimed) == (3, "nolb - baseline", "above 0")
+    assert found.estimate == pytest.approx(0.07 / 3)
+    assert found.effect_size == pytest.approx(np.mean([0.02, 0.02, 0.03]) / np.std([0.02, 0.02, 0.03], ddof=1))
+
+
+def test_only_seeds_that_have_both_arms_count():
+    assert check_claim(results(nolb=[0.5, 0.6, 0.9], baseline=[0.4, 0.49]), FALLING)[0].seeds == 2
+
+
+@pytest.mark.parametrize(
+    ("claim", "missing"),
+    [
+        (FALLING, "no finished arm nolb"),
+        (FALLING | {"metric": "routing/srp@99"}, "no column routing/srp@99"),
+        (FALLING | {"arms": ["baseline", "late"]}, "no seed has all of it"),
+    ],
+)
+def test_what_is_not_there_is_not_measured(claim, missing):
+    table = pd.concat([results(baseline=[0.4, 0.5]), results(late=[0.4]).assign(seed=9)])
+    (found,) = check_claim(table, claim)
+    assert found.verdict is Verdict.NOT_MEASURED
+    assert missing in found.comparison
+
+
+def test_equality_needs_the_whole_interval_within_the_margin():
+    claim = FALLING | {"test": "equal", "margin": 0.02}
+    assert verdicts(results(nolb=[0.401, 0.402, 0.403], baseline=[0.40] * 3), claim) == [Verdict.HOLDS]
+    assert verdicts(results(nolb=[0.401, 0.402, 0.43], baseline=[0.40] * 3), claim) == [Verdict.INCONCLUSIVE]
+    assert verdicts(results(nolb=[0.501, 0.502, 0.503], baseline=[0.40] * 3), claim) == [Verdict.FAILS]
+
+
+def test_the_floor_of_even_routing_is_taken_off():
+    table = results(top16=[0.55, 0.56, 0.57], baseline=[0.43, 0.44, 0.45])
+    table.loc[table.arm == "top16", "top_k"] = 16
+    found = check_claim(table, FALLING | {"metric": "srp_above_floor", "arms": ["top16", "baseline"]})[0]
+    assert found.estimate == pytest.approx(0.12 - (2 * 16 / 80 - 2 * 8 / 72))
+
+
+def test_schemes_are_compared_where_they_are_equally_even():
+    """Both lines rise by 1 per unit of imbalance; the global one lies 0.1 higher, though its runs are more even."""
+    rows = [
+        {
+            "seed": seed,
+            "balance": scope,
+            "load_cv": cv,
+            SRP: cv + (0.1 + seed / 100) * (scope == "global_batch"),
+            **SIZE,
+        }
+        for seed in (1, 2, 3)
+        for scope, cvs in {"global_batch": (0.1, 0.2, 0.4), "micro_batch": (0.3, 0.5, 0.9), "sequence": (2, 3)}.items()
+        for cv in cvs
+    ]
+    claim = {
+        "key": "b",
+        "says": "higher at equal balance",
+        "test": "higher_at_equal",
+        "metric": SRP,
+        "matched": "load_cv",
+        "column": "balance",
+        "higher": "global_batch",
+        "lower": ["micro_batch"],
+    }
+    found = check_claim(pd.DataFrame(rows), claim)[0]
+    assert found.verdict is Verdict.HOLDS
+    assert found.estimate == pytest.approx(0.12)
+    assert verdicts(pd.DataFrame(rows), claim | {"lower": ["sequence"]}) == [Verdict.NOT_MEASURED]  # never as even
+
+
+def test_metrics_of_one_run_are_compared_in_the_mean_over_arms():
+    table = results(nolb=[0.5] * 3, baseline=[0.4] * 3).assign(**{"r/domain": [0.2, 0.2, 0.2, 0.7, 0.7, 0.8]})
+    table["r/input"] = [0.3, 0.3, 0.3, 0.1, 0.1, 0.1]
+    claim = {"key": "f", "says": "", "test": "metrics_higher", "higher": "r/domain", "lower": ["r/input"]}
+    found = check_claim(table, claim | {"arms": ["nolb", "baseline"]})[0]
+    assert found.verdict is Verdict.HOLDS
+    assert found.estimate == pytest.approx((0.5 + 0.5 + 0.6) / 6)
+    assert verdicts(table, claim | {"arms": ["nolb"]}) == [Verdict.FAILS]
+
+
+def test_correlation_over_arms_is_judged_against_its_bound():
+    values = {f"arm{i}": [0.1 * i, 0.1 * i + 0.01, 0.1 * i + 0.02] for i in range(1, 7)}
+    table = results(**values)
+    claim = {"key": "g", "says": "", "test": "correlation_over_arms", "x": SRP, "y": "sch", "above": 0.97}
+    assert verdicts(table.assign(sch=table[SRP] + 0.001 * (table.seed == 2)), claim) == [Verdict.HOLDS]
+    noisy = table.assign(sch=table[SRP] * [(-1) ** (i // 3) for i in range(len(table))])
+    assert verdicts(noisy, claim) == [Verdict.FAILS]
+
+
+def test_prediction_must_improve_with_every_look_ahead():
+    generator = np.random.default_rng(0)
+    table = results(**{f"arm{i}": [0.5] * 4 for i in range(12)})
+    real = generator.uniform(size=(len(table), 2))
+    for column, ratio in enumerate((1, 2)):
+        table[f"routing/lru/ratio_{ratio}"] = real[:, column]
+        for length, noise in ((4, 0.5), (16, 0.1), (64, 0.02)):
+            table[f"routing/sch@{length}/ratio_{ratio}"] = real[:, column] + noise * generator.normal(size=len(table))
+    claim = {"key": "h", "says": "", "test": "prediction_improves", "policies": ["lru"], "cache_ratios": [1, 2]}
+    assert verdicts(table, claim | {"segment_lengths": [4, 16, 64]}) == [Verdict.HOLDS] * 2
+    assert verdicts(table, claim | {"segment_lengths": [64, 4]}) == [Verdict.FAILS]
+
+
+def test_a_knee_lies_where_the_curve_leaves_chance_least_behind():
+    claim = {"key": "i", "says": "", "test": "knee", "segment_length": 16, "arm": "baseline", "margin": 0.5}
+    table = results(baseline=[0.4] * 3)
+    for ratio, hit_rate in {0.5: 0.4, 1: 0.6, 2: 0.9, 4: 0.95, 8: 1.0}.items():
+        table[f"routing/sch@16/ratio_{ratio}"] = hit_rate
+    assert verdicts(table, claim | {"near": 2.0}) == [Verdict.HOLDS]
+    assert verdicts(table, claim | {"near": 4.0}) == [Verdict.FAILS]
+    rising = table.drop(columns=["routing/sch@16/ratio_4", "routing/sch@16/ratio_8"])
+    assert verdicts(rising, claim | {"near": 2.0}) == [Verdict.NOT_MEASURED]
+
+
+def test_the_order_of_the_paper_is_found_in_its_own_numbers():
+    published = paper.numbers().set_index("model").srp_16
+    ours = {arm: [published[model] + shift for shift in (0, 0.1, 0.2)] for model, arm in paper.ARM_OF_MODEL.items()}
+    claim = {"key": "j", "says": "", "test": "paper_order", "metric": SRP, "column": "srp_16", "above": 0.648}
+    assert verdicts(results(**ours), claim) == [Verdict.HOLDS]
+    assert verdicts(results(**{arm: [-v for v in values] for arm, values in ours.items()}), claim) == [Verdict.FAILS]
+
+
+def test_verdicts_by_where_the_interval_lies():
+    infinite = float("inf")
+    assert verdict(0.1, 0.2, 0.0, infinite) is Verdict.HOLDS
+    assert verdict(-0.2, -0.1, 0.0, infinite) is Verdict.FAILS
+    assert verdict(-0.1, 0.1, 0.0, infinite) is Verdict.INCONCLUSIVE
+    assert verdict(2.6, 2.7, 1.5, 2.5) is Verdict.FAILS
+
+
+def test_one_failure_fails_a_claim_and_one_gap_leaves_it_open():
+    assert together([Verdict.HOLDS, Verdict.HOLDS]) is Verdict.HOLDS
+    assert together([Verdict.HOLDS, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
+    assert together([Verdict.NOT_MEASURED, Verdict.FAILS]) is Verdict.FAILS
+
+
+def test_the_claims_of_the_paper_can_all_be_read():
+    """The paper's own numbers, as three seeds that differ a little, hold or fail each claim that they reach."""
+    numbers = paper.numbers().set_index("model").loc[list(paper.ARM_OF_MODEL)]
+    seeds = {arm: [numbers.srp_16[model] + s / 1e4 for s in range(3)] for model, arm in paper.ARM_OF_MODEL.items()}
+    table = results(**seeds)
+    sizes = numbers.rename(paper.ARM_OF_MODEL).loc[table.arm]
+    table["num_experts"], table["top_k"] = sizes.num_experts.to_numpy(), sizes.top_k.to_numpy()
+    table["routing/sch@16/ratio_1.5"] = sizes["sch_1.5"].to_numpy()
+    checked = check_claims(table, CONF / "claims.yaml").drop_duplicates("claim").set_index("claim").claim_verdict
+    for claim in ("a", "c", "d1", "d2", "e1", "e2", "g1", "j"):
+        assert checked[claim] == "holds", claim
+    assert checked["d3"] == "fails"  # more active experts raise SRP by less than its floor
+    assert set(checked[["b", "f", "g2", "h", "i"]]) == {"not measured"}
+
+
+def test_an_unknown_test_is_named():
+    with pytest.raises(UserError, match="claim x: no test 'rising'; choose one of falling, "):
+        check_claim(results(baseline=[0.4]), FALLING | {"test": "rising"})

@@ -1,0 +1,33 @@
+import pandas as pd
+import pytest
+
+from moe_toy.errors import UserError
+from moe_toy.pictures.curves import draw_curves, save_curves
+
+METRICS = pd.DataFrame(
+    {
+        "step": [0, 5, 10],
+        "val/loss": [8.0, None, 4.0],
+        "train/loss": [None, 6.0, 5.0],
+        "routing/srp@16": [0.5, None, 0.4],
+        "other": [1, 2, 3],
+    }
+)
+
+
+def test_each_panel_shows_the_points_that_were_measured():
+    loss, srp, balance, _ = draw_curves(METRICS).axes
+    points = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
+    assert points == {"training": [[5, 6.0], [10, 5.0]], "validation": [[0, 8.0], [10, 4.0]]}
+    assert [line.get_label() for line in srp.lines] == ["16 tokens"]
+    assert not balance.lines
+
+
+def test_curves_are_saved_beside_the_numbers(tmp_path):
+    METRICS.to_csv(tmp_path / "metrics.csv", index=False)
+    assert save_curves(tmp_path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_without_numbers_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no metrics.csv in"):
+        save_curves(tmp_path)

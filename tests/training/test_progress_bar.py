@@ -1,0 +1,21 @@
+import pytest
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import ProgressBar
+
+import train
+from moe_toy.training.progress_bar import TrainingProgress
+from tests.paths import CONF
+
+
+def test_only_loss_and_speed_are_shown(trainer, recorder, monkeypatch):
+    logged = {"train/loss": 8.24432, "train/tokens_per_s": 2168.984, "train/lr": 0.1}
+    monkeypatch.setattr(type(trainer), "progress_bar_metrics", logged)
+    assert TrainingProgress().get_metrics(trainer, recorder) == {"loss": "8.244", "tokens/s": "2,169"}
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_bar_can_be_turned_off(enabled, tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = [f"trainer.enable_progress_bar={str(enabled).lower()}", f"run_dir={tmp_path}", "name=test"]
+        callbacks = train.build_callbacks(compose("train", overrides))
+    assert any(isinstance(callback, ProgressBar) for callback in callbacks) is enabled
