@@ -28,11 +28,11 @@ PAPER = {
 
 def composed(key: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", [f"experiment=paper/{key}"])
+        return compose("train", ["experiment=paper", f"arm={key}"])
 
 
-def test_there_is_an_experiment_for_each_model_of_the_paper():
-    assert {path.stem for path in (CONF / "experiment" / "paper").glob("*.yaml")} == set(PAPER)
+def test_there_is_an_arm_for_each_model_of_the_paper():
+    assert {path.stem for path in (CONF / "arm").glob("*.yaml")} == set(PAPER)
 
 
 @pytest.mark.parametrize("key", PAPER)

@@ -153,7 +153,7 @@ def test_every_balancing_scheme_trains(run, balance):
 @pytest.mark.parametrize("key", PAPER)
 def test_every_model_of_the_paper_trains_at_nano_size(run, key):
     small = ["model=nano", "trainer=cpu", "global_batch_size=8", "data.num_workers=0", "callbacks=none", "logger=csv"]
-    run_dir = run(key, f"experiment=paper/{key}", *small, "trainer.max_steps=2", moe=[])
+    run_dir = run(key, "experiment=paper", f"arm={key}", *small, "trainer.max_steps=2", moe=[])
     assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().sum() == 2
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["DomainDataModule"]["num_samples"] == 2 * 8
