@@ -1,4 +1,4 @@
-"""Shared test set-up: two threads at most, no network, no telemetry; text for whole runs; results to draw."""
+"""Shared test set-up: two threads or workers at most, no network, no telemetry; text for runs; results to draw."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from tests.paths import CONF
 from tests.report.make_results import results_of, synthetic_trace
 from tests.small_run import write_texts
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -85,10 +85,10 @@ def read_metrics(run_dir: Path) -> pd.DataFrame | None:
     return metrics
 
 
-def write_sweep_report(directory: Path, claims: Path, out_dir: Path) -> pd.DataFrame:
+def write_sweep_report(directory: Path, out_dir: Path) -> pd.DataFrame:
     """Write `report.html`, `summary.json` and tables `arms` and `claims` to `out_dir`; returns the claims."""
     results = read_sweep(directory)
-    checked = check_claims(results, claims)
+    checked = check_claims(results)
     verdicts = checked.drop_duplicates("claim").set_index("claim").claim_verdict
     summary = {
         "name": directory.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -28,6 +28,10 @@ class Record:
     seconds: float = 0.0
     """Of all tries, but for those that were killed."""
     error: str | None = None
+    identity: str | None = None
+    """Of the config that the directory is for; None in directories of earlier versions."""
+    choices: dict[str, str] = field(default_factory=dict)
+    """What it varied when it was first asked for: a value, as on the command line, for each key."""
 
     def write(self, directory: Path) -> None:
         with written_whole(directory / RECORD) as part:
@@ -38,7 +42,8 @@ def read_record(directory: Path) -> Record:
     """An arm recorded as running is `INTERRUPTED` once no process holds its lock."""
     try:
         saved = json.loads((directory / RECORD).read_text())
-        record = Record(State(saved["state"]), float(saved["seconds"]), saved["error"])
+        about = saved.get("identity"), saved.get("choices", {})
+        record = Record(State(saved["state"]), float(saved["seconds"]), saved["error"], *about)
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # nothing there, or damaged by hand
         return Record()
     if record.state is State.RUNNING and not is_locked(directory):

@@ -4,14 +4,36 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from moe_toy.checks.constructors import check_constructors
 from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint import check_continues, check_weights_fit
 from moe_toy.runs.checkpoint_folder import AUTO
 from moe_toy.runs.sharded_checkpoint import is_sharded
 from moe_toy.training.accumulation import accumulated_alone
+from moe_toy.training.build import build_model
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
 from moe_toy.training.validation_interval import check_interval
+
+
+def check(cfg: DictConfig) -> None:
+    """Find what is wrong with a config before anything is created or fetched for it."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    check_numbers(values)
+    with torch.device("meta"):
+        model = build_model(cfg)
+    check_constructors(values)  # this one loads what it checks, so it comes after what is quick
+    check_together(values, model)
+    instantiate(cfg.data).check()
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Assemble the text, train the tokenizer and tokenize, unless that is done: it may fail for want of a network."""
+    instantiate(cfg.data).prepare_data()
 
 
 def check_numbers(values: dict[str, Any]) -> None:

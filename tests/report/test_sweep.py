@@ -9,7 +9,6 @@ from moe_toy.errors import UserError
 from moe_toy.report import sweep as report
 from moe_toy.report.figures import sweep as figures
 from moe_toy.results import Results
-from tests.paths import CONF
 
 ARMS = {"nolb": 0.5, "baseline": 0.4, "overlb": 0.3}
 KINDS = ("domain", "input", "predicted", "target")
@@ -52,7 +51,7 @@ def directory(results, tmp_path):
 
 
 def test_the_page_says_which_claims_hold_and_shows_every_arm(directory, tmp_path):
-    checked = report.write_sweep_report(directory, CONF / "claims.yaml", tmp_path / "out")
+    checked = report.write_sweep_report(directory, tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     assert checked.set_index("claim").claim_verdict["a"].eq("holds").all()
     assert text.count("SRP falls as the local balance loss rises") == 1  # for its two comparisons
@@ -66,13 +65,13 @@ def test_the_page_says_which_claims_hold_and_shows_every_arm(directory, tmp_path
 
 def test_a_sweep_without_validation_has_a_page_too(directory, results, tmp_path):
     results.filter(regex="^[^/]*$").to_parquet(directory / "results.parquet")
-    checked = report.write_sweep_report(directory, CONF / "claims.yaml", tmp_path / "out")
+    checked = report.write_sweep_report(directory, tmp_path / "out")
     assert checked.verdict.eq("not measured").all()
 
 
 def test_an_arm_without_logger_draws_no_curve(directory, tmp_path):
     (directory / "arm=nolb,seed=1" / "metrics.csv").unlink()
-    report.write_sweep_report(directory, CONF / "claims.yaml", tmp_path / "out")
+    report.write_sweep_report(directory, tmp_path / "out")
     assert (tmp_path / "out" / "report.html").exists()
 
 

@@ -1,0 +1,70 @@
+"""A run, from the text to the last line."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from moe_toy.runs.checkpoint import check_continues, load_weights
+from moe_toy.runs.resume import alone_in, logger_options, starting_point
+from moe_toy.training.accumulation import accumulated_batches
+from moe_toy.training.allocator import keep_freed_memory
+from moe_toy.training.build import build_callbacks, build_loggers, build_model
+from moe_toy.training.checkpoint_callback import CheckpointCallback
+from moe_toy.training.config import OptimizerConfig
+from moe_toy.training.lit_moe import LitMoE
+from moe_toy.training.session import (
+    check_tokenizer,
+    closing,
+    greet,
+    quieten,
+    record_config,
+    record_tokenizer,
+    say_goodbye,
+)
+
+
+def run(cfg: DictConfig) -> None:
+    """Train the model that a config describes, in its `run_dir`, from its first or its next step to the last."""
+    quieten()
+    keep_freed_memory()
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    with alone_in(Path(cfg.run_dir)):
+        train(cfg, starting_point(cfg.ckpt_path, Path(cfg.run_dir)))
+
+
+def train(cfg: DictConfig, start: Path | None) -> None:
+    """From the checkpoint `start`, or anew, to the last step."""
+    run_dir = Path(cfg.run_dir)
+    data = instantiate(cfg.data)
+    module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
+    if weights := start or cfg.init_from:
+        check_tokenizer(data.tokenizer_file, Path(weights))
+    if start is not None:
+        check_continues(start, module.model, asdict(module.optimizer_config))
+    elif cfg.init_from is not None:
+        load_weights(Path(cfg.init_from), module.model)
+    loggers = build_loggers(cfg, logger_options(start, run_dir))
+    trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
+    if cfg.global_batch_size is not None:
+        trainer.accumulate_grad_batches = accumulated_batches(
+            cfg.global_batch_size, batch_size=cfg.data.batch_size, num_ranks=trainer.world_size
+        )
+    record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
+    record_tokenizer(data.tokenizer_file, run_dir)
+    greet(module)
+    with closing(loggers):
+        if start is None:
+            trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
+        trainer.fit(module, data, ckpt_path=start)
+        # Only if a run was stopped within its last validation, which Lightning would not repeat.
+        if getattr(trainer.checkpoint_callback, "validation_is_due", False):
+            trainer.validate(module, data, verbose=False)
+    say_goodbye(trainer, run_dir)
+    if isinstance(trainer.checkpoint_callback, CheckpointCallback):
+        trainer.checkpoint_callback.obey_late_signal(trainer)
