@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-import train
+from moe_toy.training.build import build_callbacks, build_model
 from moe_toy.training.config import OptimizerConfig
 from tests.paths import CONF
 
@@ -42,10 +42,10 @@ def test_every_config_file_composes_and_builds(compose_run, path, tmp_path):
         overrides += [f"data.root={tmp_path}", *(["data.source.path=" + str(tmp_path)] if path.name == "files" else [])]
     cfg = compose_run(*overrides)
     with torch.device("meta"):
-        model = train.build_model(cfg)
+        model = build_model(cfg)
     assert model.config.vocab_size == cfg.data.vocab_size
     OptimizerConfig(**cfg.optimizer)
-    callbacks = train.build_callbacks(cfg)
+    callbacks = build_callbacks(cfg)
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
     assert set(callbacks) <= set(trainer.callbacks)
 

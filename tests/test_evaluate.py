@@ -18,11 +18,13 @@ import evaluate
 import train
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
+from moe_toy.evaluation import command
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.trace_file import load_trace, save_trace
+from moe_toy.training import preflight
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF, ROOT
@@ -50,7 +52,7 @@ def run_dir(data, tmp_path_factory):
     choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=3"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])
-    train.prepare(cfg)
+    preflight.prepare(cfg)
     train.main.__wrapped__(cfg)
     return run_dir
 
@@ -64,8 +66,8 @@ def tokenizer_file(cache, run_dir):
 def run(out_dir, *overrides: str) -> Results:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", [*QUICK, *overrides, f"out_dir={out_dir}"])
-    evaluate.check(cfg)
-    evaluate.prepare(cfg)
+    command.check(cfg)
+    command.prepare(cfg)
     evaluate.main.__wrapped__(cfg)
     return Results.load(out_dir)
 
@@ -238,7 +240,7 @@ def test_defaults_in_yaml_and_python_agree():
 @pytest.fixture
 def complain(refusal):
     """`complain("target.path=x")`: the line that evaluate.py answers with."""
-    return partial(refusal, "evaluate", (evaluate.check, evaluate.prepare))
+    return partial(refusal, "evaluate")
 
 
 @pytest.mark.parametrize(
@@ -405,7 +407,7 @@ def test_finished_evaluations_are_compared_in_a_folder_of_their_own(complain, tm
     assert "holds the results of another" in complain("target=runs", paths, f"out_dir={tmp_path}/sticky_e16k4")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", ["target=runs", paths, f"out_dir={tmp_path}/both"])
-    evaluate.check(cfg)
-    evaluate.prepare(cfg)
+    command.check(cfg)
+    command.prepare(cfg)
     evaluate.main.__wrapped__(cfg)
     assert (tmp_path / "both" / "report.html").exists()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-import train
+from moe_toy.training.build import build_model
 from tests.paths import CONF
 
 # key: total, active (both embeddings included), active without embeddings; balance and z-loss coefficients.
@@ -39,7 +39,7 @@ def test_there_is_an_arm_for_each_model_of_the_paper():
 def test_a_paper_experiment_has_the_published_parameters_to_the_unit(key):
     cfg = composed(key)
     with torch.device("meta"):
-        model = train.build_model(cfg)
+        model = build_model(cfg)
     total, active, active_without_embeddings, balance, z_loss = PAPER[key]
     assert sum(parameter.numel() for parameter in model.parameters()) == total
     assert model.config.total_parameters == total

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import moe_toy.runs.run_name  # noqa: F401  gives configs the resolver `name_of`, in every process of a launcher too
-from hydra_plugins.moe_toy.job import Job, set_value
+from moe_toy.command_line.job import Job, set_value
 from moe_toy.command_line.preflight import resolve_key, run_stages
 
 # Hydra imports every plugin at the start of every command: what is heavy is imported where it is used.
@@ -54,22 +54,21 @@ class CheckedSweeper(BasicSweeper):
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
         choices: dict[str, list[tuple[str, str]]] = {}
-        varied = []
+        varied = set(self.params)
         for override in parser.parse_overrides([*self._parse_config(), *arguments]):
             key = override.get_key_element()
             if override.is_sweep_override():
                 choices[key] = [(f"{key}={value}", value) for value in override.sweep_string_iterator()]
-                varied.append(key)
+                varied.add(key)
             else:
                 choices[key] = [(override.input_line, override.input_line.partition("=")[2])]
-                varied = [other for other in varied if other != key]
         jobs = []
         for number, point in enumerate(itertools.product(*choices.values())):
             overrides = [override for override, _ in point]
             config = loader.load_sweep_config(self.config, list(overrides))
             set_value(config, "hydra.job.num", number)
             values = dict(zip(choices, (value for _, value in point), strict=True))
-            jobs.append(Job(overrides, values, {key: values[key] for key in varied}, config))
+            jobs.append(Job(overrides, values, {key: value for key, value in values.items() if key in varied}, config))
         return jobs
 
     def _place(self, jobs: list[Job]) -> None:

@@ -2,26 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from moe_toy.command_line.job import Job
 from moe_toy.errors import UserError
 from moe_toy.runs.run_name import run_name
 from moe_toy.sweep.arm import SEED, Arm, identify
 from moe_toy.sweep.record import RECORD, Record, read_record
 from moe_toy.sweep.sweep import Sweep
-
-
-class Job(Protocol):
-    """What a sweep must know of a job, and decide about it, before it is launched."""
-
-    values: dict[str, str]
-    choices: dict[str, str]
-
-    def set(self, key: str, value: str) -> None: ...
-
-    def resolved(self, directory: Path | None = None) -> DictConfig: ...
 
 
 def plan_sweep(name: str, directory: Path, jobs: Sequence[Job], parallel: int) -> tuple[Sweep, list[Job]]:

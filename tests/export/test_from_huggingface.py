@@ -6,11 +6,11 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import train
 from moe_toy.errors import UserError
 from moe_toy.export import from_huggingface
 from moe_toy.export.to_huggingface import export
 from moe_toy.runs.checkpoint import load_checkpoint, load_weights, model_config, model_state
+from moe_toy.training.build import build_model
 from tests.export.test_to_huggingface import ROUTERS, SIGMOID, VARIANTS, assert_equal_logits_and_routing
 from tests.paths import CONF
 
@@ -57,7 +57,7 @@ def test_a_model_of_theirs_computes_the_same_here(tmp_path):
     path = tmp_path / "back" / "checkpoints" / "last.ckpt"
     overrides = from_huggingface.model_overrides(model_config(load_checkpoint(path)))
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        model = train.build_model(compose("train", [*overrides, f"init_from={path}"])).eval()
+        model = build_model(compose("train", [*overrides, f"init_from={path}"])).eval()
     load_weights(path, model)
     assert_equal_logits_and_routing(model, tmp_path / "folder")
 

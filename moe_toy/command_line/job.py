@@ -37,7 +37,7 @@ class Job:
         return resolve_job(self.config, directory and str(directory))
 
 
-def set_value(config: DictConfig, key: str, value: str) -> None:
+def set_value(config: DictConfig, key: str, value: str | int) -> None:
     """Change a config that Hydra has made read-only, its own part included."""
     flags, free = ["readonly", "struct"], [False, False]
     with flag_override(config, flags, free), flag_override(config.hydra, flags, free):
