@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches, outlast_signals
-from moe_toy.data.domains import TextSource, data_root
+from moe_toy.data.domains import Split, TextSource, data_root
 from moe_toy.data.order import TrainingOrder
 from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
 from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer, tokenizer_path
@@ -107,11 +107,17 @@ class DomainDataModule(lightning.LightningDataModule):
         self.source.prepare()
         try:
             path = prepare_tokenizer(self.source, **self._tokenizer_options)
-            tokenize(self.source, Tokenizer.load(path), self.root)
+            tokenizer = Tokenizer.load(path)
+            tokenize(self.source, tokenizer, self.root)
         except OSError as error:
             raise UserError(
                 f"cannot keep tokens under data.root={self.root} ({error}); choose another with MOE_TOY_DATA"
             ) from error
+        streams = token_streams(self.source, tokenizer, self.root)
+        self._check_enough(tokenizer, streams)
+        first_blocks(
+            self._by_domain(streams["validation"]), self.validation_length, self.validation_samples, logging.DEBUG
+        )
 
     @property
     def tokenizer_file(self) -> Path:
@@ -120,26 +126,31 @@ class DomainDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         self.tokenizer = Tokenizer.load(self.tokenizer_file)
-        if self.tokenizer.vocab_size > self.vocab_size:
-            raise UserError(
-                f"data.vocab_size={self.vocab_size} is smaller than the tokenizer's {self.tokenizer.vocab_size}"
-                " tokens; raise it"
-            )
         streams = token_streams(self.source, self.tokenizer, self.root)
         for stream in (stream for split in streams.values() for stream in split):
             stream.check()
+        self._check_enough(self.tokenizer, streams)
         sizes = [stream.num_blocks(self.sequence_length) for stream in streams["train"]]
-        for domain, weight, size in zip(self.domains, self._domain_weights, sizes, strict=True):
-            if weight > 0 and size == 0:
-                raise UserError(
-                    f"{domain} has less training text than one sequence of data.sequence_length="
-                    f"{self.sequence_length} tokens; add text, shorten it or set its weight to 0"
-                )
         self.training_order = TrainingOrder(seed=self.seed, sizes=sizes, weights=self._domain_weights)
         self._training = Sequences(streams["train"], self.sequence_length, self.training_order)
         self._validation = Sequences(
             streams["validation"], self.validation_length, self._validation_blocks(streams["validation"])
         )
+
+    def _check_enough(self, tokenizer: Tokenizer, streams: dict[Split, list[TokenStream]]) -> None:
+        """Refuse a tokenizer that does not fit, and domains with less text than one sequence."""
+        if tokenizer.vocab_size > self.vocab_size:
+            raise UserError(
+                f"data.vocab_size={self.vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size} tokens; "
+                "raise it"
+            )
+        _ = tokenizer.token_bytes  # it must be byte-level
+        for domain, weight, stream in zip(self.domains, self._domain_weights, streams["train"], strict=True):
+            if weight > 0 and stream.num_blocks(self.sequence_length) == 0:
+                raise UserError(
+                    f"{domain} has {stream.num_tokens} training tokens, less than one sequence of data.sequence_length="
+                    f"{self.sequence_length}; add text, shorten it or set its weight to 0"
+                )
 
     @cached_property
     def token_bytes(self) -> Int[Tensor, " vocab"]:
@@ -201,18 +212,22 @@ class DomainDataModule(lightning.LightningDataModule):
     def _domain_weights(self) -> list[float]:
         if self.weights is None:
             return [1.0] * len(self.domains)
-        if unknown := [name for name in self.weights if name not in self.domains]:
+        named = {str(name): weight for name, weight in self.weights.items()}  # YAML reads 2020 as a number
+        if unknown := [name for name in named if name not in self.domains]:
             raise UserError(f"data.weights names {', '.join(unknown)}; the domains are {', '.join(self.domains)}")
-        weights = [float(self.weights.get(domain, 0.0)) for domain in self.domains]
+        weights = [float(named.get(domain, 0.0)) for domain in self.domains]
         if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < float("inf"):
             raise UserError(f"data.weights={dict(self.weights)} must be finite, not negative and not all 0")
         return weights
 
     def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
-        named = dict(zip(self.domains, streams, strict=True))
+        named = self._by_domain(streams)
         level = logging.WARNING if self._rank == 0 else logging.DEBUG
         numbers = first_blocks(named, self.validation_length, self.validation_samples, level)
         return [(index, block) for index, number in enumerate(numbers.values()) for block in range(number)]
+
+    def _by_domain(self, streams: Sequence[TokenStream]) -> dict[str, TokenStream]:
+        return dict(zip(self.domains, streams, strict=True))
 
     @property
     def _num_ranks(self) -> int:
