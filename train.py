@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> None:
     import torch
     from lightning.pytorch import seed_everything
 
-    from moe_toy.runs.resume import alone_in, starting_point
+    from moe_toy.runs.resume import lock_run_directory, starting_point
     from moe_toy.training.allocator import keep_freed_memory
     from moe_toy.training.session import quieten
 
@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    with told_in_one_line(), alone_in(Path(cfg.run_dir)):
+    with told_in_one_line(), lock_run_directory(Path(cfg.run_dir)):
         train(cfg, starting_point(cfg.ckpt_path, Path(cfg.run_dir)))
 
 
@@ -85,7 +85,7 @@ def train(cfg: DictConfig, start: Path | None) -> None:
             trainer.validate(module, data, verbose=False)
     say_goodbye(trainer, run_dir)
     if isinstance(trainer.checkpoint_callback, CheckpointCallback):
-        trainer.checkpoint_callback.obey_late_signal(trainer)
+        trainer.checkpoint_callback.exit_on_pending_signal(trainer)
 
 
 def check(cfg: DictConfig) -> None:

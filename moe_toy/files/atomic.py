@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def save_atomically(path: Path) -> Iterator[Path]:
     """A file beside `path` to write, which takes its place at the end. If that fails, `path` stays as it was."""
     part = path.with_name(f"{path.name}.part")
     try:

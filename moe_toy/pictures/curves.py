@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_toy.errors import EXIT_USER_ERROR, UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 
 STEP = "step"
 PANELS: dict[str, dict[str, str]] = {
@@ -53,7 +53,7 @@ def save_curves(run_dir: Path) -> Path:
     if not source.is_file():
         raise UserError(f"no metrics.csv in {run_dir}; give the directory of a run that logged to CSV")
     target = run_dir / "curves.png"
-    with written_whole(target) as part:
+    with save_atomically(target) as part:
         draw_curves(pd.read_csv(source)).savefig(part, dpi=130, format="png")
     return target
 

@@ -30,7 +30,7 @@ class DamagedError(ValueError):
     """Why a file cannot be what was once written to it."""
 
 
-def save_whole(content: Any, path: Path) -> None:
+def save_checkpoint(content: Any, path: Path) -> None:
     """Write beside `path`, sync, rename. The comment of the zip file that torch writes, which other readers pass over,
     holds the SHA-256 of all before it."""
     path.parent.mkdir(parents=True, exist_ok=True)

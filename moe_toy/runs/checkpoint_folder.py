@@ -23,7 +23,7 @@ def step_file(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}.ckpt"
 
 
-def name_also(path: Path, name: str) -> None:
+def add_alias(path: Path, name: str) -> None:
     """Give a checkpoint a second name, at once and without a second copy where the file system can."""
     part, target = path.with_name(f"{name}.part"), path.with_name(name)
     part.unlink(missing_ok=True)
@@ -35,7 +35,7 @@ def name_also(path: Path, name: str) -> None:
     part.unlink(missing_ok=True)  # still there if both names were of one file already
 
 
-def forget_all_but(folder: Path, last: int, up_to: int) -> None:
+def keep_newest(folder: Path, last: int, up_to: int) -> None:
     """Keep the `last` newest files by step. Those after `up_to` belong to a future that was given up, those that were
     not written to their end to a process that was killed."""
     steps = _by_step(folder)

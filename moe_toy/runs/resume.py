@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
-from moe_toy.files.lock import locked
+from moe_toy.files.lock import lock_directory
 from moe_toy.runs.checkpoint import load_checkpoint
 from moe_toy.runs.checkpoint_file import DamagedError
 from moe_toy.runs.checkpoint_folder import AUTO, belongs_to, candidates, last_good
@@ -48,11 +48,11 @@ def logger_options(start: Path | None, run_dir: Path) -> dict[str, dict[str, Any
     return {group: {key: state[name]} for name, (group, key) in names.items() if name in state}
 
 
-def alone_in(run_dir: Path) -> AbstractContextManager[None]:
+def lock_run_directory(run_dir: Path) -> AbstractContextManager[None]:
     """Refuse a second process in a run directory."""
     if rank_zero_only.rank != 0:
         return nullcontext()  # rank 0 holds it
-    return locked(
+    return lock_directory(
         run_dir,
         f"run_dir: another process is training in {run_dir}; wait for it, stop it, or choose another hydra.run.dir",
     )

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import WandbLogger
 from pydantic import PositiveInt, validate_call
 
-from moe_toy.runs.checkpoint_folder import BEST, FOLDER, LAST, belongs_to, forget_all_but, name_also, step_file
+from moe_toy.runs.checkpoint_folder import BEST, FOLDER, LAST, add_alias, belongs_to, keep_newest, step_file
 from moe_toy.runs.metrics_file import MetricsFile
 from moe_toy.runs.sharded_checkpoint import seal
 from moe_toy.training.loop_progress import rest_between_steps
@@ -56,9 +56,9 @@ class CheckpointCallback(Checkpoint):
             trainer.val_check_batch += -trainer.val_check_batch % trainer.accumulate_grad_batches
         path = step_file(self.folder, self.saved_step)
         if trainer.is_global_zero and path.exists():  # it may have been stopped before it gave these names
-            name_also(path, LAST)
+            add_alias(path, LAST)
             if self.best_step == self.saved_step:
-                name_also(path, BEST)
+                add_alias(path, BEST)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches or trainer.global_step == 0:
@@ -96,7 +96,7 @@ class CheckpointCallback(Checkpoint):
             self.best_score, self.best_step = float(score), trainer.global_step
         self._save(trainer, again=True)
         if is_best and trainer.is_global_zero:
-            name_also(step_file(self.folder, trainer.global_step), BEST)
+            add_alias(step_file(self.folder, trainer.global_step), BEST)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._save(trainer)
@@ -119,7 +119,7 @@ class CheckpointCallback(Checkpoint):
         if self.continues_own:
             self.loggers = checkpoint.get("loggers", {})
 
-    def obey_late_signal(self, trainer: Trainer) -> None:
+    def exit_on_pending_signal(self, trainer: Trainer) -> None:
         """What came when no step was left to stop after still ends the process, which may have other runs to come."""
         if self.signals.received is not None:
             raise SystemExit(128 + self.signals.received if trainer.is_global_zero else 0)
@@ -134,8 +134,8 @@ class CheckpointCallback(Checkpoint):
         if trainer.is_global_zero:
             if path.is_dir():
                 seal(path)
-            name_also(path, LAST)
-            forget_all_but(self.folder, self.keep_last, up_to=step)
+            add_alias(path, LAST)
+            keep_newest(self.folder, self.keep_last, up_to=step)
 
     def _must_stop(self, trainer: Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self.signals.received is not None, all=False)

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from moe_toy.runs.checkpoint import load_checkpoint
-from moe_toy.runs.checkpoint_file import save_whole, tensors_in
+from moe_toy.runs.checkpoint_file import save_checkpoint, tensors_in
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -17,7 +17,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        save_whole(checkpoint, Path(path))
+        save_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = True

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 from moe_toy.pictures.curves import save_curves
 from moe_toy.runs.checkpoint_folder import run_dir_of
 from moe_toy.training.lit_moe import LitMoE
@@ -53,7 +53,7 @@ def quieten() -> None:
 @rank_zero_only
 def record_config(config: dict[str, Any], run_dir: Path, loggers: Sequence[Logger]) -> None:
     """The resolved config, in the run directory and with the loggers that show it."""
-    with written_whole(run_dir / "config.yaml") as part:
+    with save_atomically(run_dir / "config.yaml") as part:
         part.write_text(yaml.safe_dump(config, sort_keys=False))
     for logger in loggers:
         if not isinstance(logger, CSVLogger):
@@ -74,7 +74,7 @@ def check_tokenizer(file: Path, weights: Path) -> None:
 def record_tokenizer(file: Path, run_dir: Path) -> None:
     """The tokenizer, in the run directory: without it the weights mean nothing."""
     content = file.read_bytes()
-    with written_whole(run_dir / TOKENIZER) as part:
+    with save_atomically(run_dir / TOKENIZER) as part:
         part.write_bytes(content)
 
 
