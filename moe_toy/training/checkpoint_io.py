@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from moe_toy.runs.checkpoint import load_checkpoint
+from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.runs.checkpoint_file import save_checkpoint, tensors_in
 
 
@@ -22,7 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        checkpoint = load_checkpoint(Path(path))
+        checkpoint = Checkpoint.open(path).content
         _unmap(checkpoint)
         return checkpoint
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from moe_toy.errors import UserError
-from moe_toy.runs.checkpoint import load_checkpoint
+from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.runs.checkpoint_file import DamagedError, load_intact, save_checkpoint
-from moe_toy.runs.checkpoint_folder import add_alias, keep_newest, last_good, run_dir_of, step_file
+from moe_toy.runs.run_directory import RunDirectory, add_alias
 from moe_toy.training.checkpoint_io import AtomicCheckpointIO
 
 CONTENT = {"state_dict": {"model.weight": torch.arange(3000.0)}, "global_step": 7}
@@ -79,7 +79,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Attack()))
     for name in ("a.ckpt", "b.ckpt"):
         with pytest.raises(UserError, match="is damaged or not a checkpoint of ours"):
-            load_checkpoint(tmp_path / name)
+            Checkpoint.open(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 
 
@@ -142,10 +142,10 @@ def test_the_run_of_a_checkpoint_is_found_through_a_link_and_from_beside_it(tmp_
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "elsewhere")
-    assert run_dir_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == tmp_path / "run"
+    assert RunDirectory.of(tmp_path / "run" / "checkpoints" / "last.ckpt").path == tmp_path / "run"
     (tmp_path / "other" / "checkpoints").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "other" / "checkpoints")
-    assert run_dir_of(Path("last.ckpt")) == tmp_path / "other"
+    assert RunDirectory.of(Path("last.ckpt")).path == tmp_path / "other"
 
 
 def test_killed_at_any_moment_a_run_can_resume(tmp_path):
@@ -157,10 +157,10 @@ def test_killed_at_any_moment_a_run_can_resume(tmp_path):
 
     def save_on_and_on():
         for number in range(step + 1, 10**6):
-            file = step_file(folder, number)
+            file = RunDirectory(folder.parent).step(number)
             save_checkpoint({**CONTENT, "global_step": number}, file)
             add_alias(file, "last.ckpt")
-            keep_newest(folder, 2, up_to=number)
+            RunDirectory(folder.parent).keep_newest(2, up_to=number)
             with done.open("a") as progress:
                 progress.write(f"{number}\n")
 
@@ -170,8 +170,8 @@ def test_killed_at_any_moment_a_run_can_resume(tmp_path):
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         *_, saved, _torn = ["0", *done.read_text().split("\n")]
-        good = last_good(tmp_path)
-        step = load_intact(good)["global_step"] if good else 0
+        good = Checkpoint.open_newest(RunDirectory(tmp_path), "auto")
+        step = good.content["global_step"] if good else 0
         assert step >= int(saved)
     assert step > 0
 
@@ -181,34 +181,34 @@ def folder(tmp_path):
     """Of a run: steps 3 and 12; the clock went backwards in between."""
     folder = tmp_path / "checkpoints"
     for step, time_of_day in ((12, 1_000_000), (3, 2_000_000)):
-        save_checkpoint({**CONTENT, "global_step": step}, step_file(folder, step))
-        os.utime(step_file(folder, step), (time_of_day, time_of_day))
-    add_alias(step_file(folder, 12), "last.ckpt")
+        save_checkpoint({**CONTENT, "global_step": step}, RunDirectory(folder.parent).step(step))
+        os.utime(RunDirectory(folder.parent).step(step), (time_of_day, time_of_day))
+    add_alias(RunDirectory(folder.parent).step(12), "last.ckpt")
     return folder
 
 
 def test_the_newest_is_taken_by_step(folder):
-    assert last_good(folder.parent) == step_file(folder, 12)
+    assert Checkpoint.open_newest(RunDirectory(folder.parent), "auto").path == RunDirectory(folder.parent).step(12)
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(folder, caplog):
-    step_file(folder, 12).write_bytes(b"damaged")  # and by that last.ckpt
-    assert last_good(folder.parent) == step_file(folder, 3)
-    assert f"{step_file(folder, 12)} is damaged" in caplog.text
+    RunDirectory(folder.parent).step(12).write_bytes(b"damaged")  # and by that last.ckpt
+    assert Checkpoint.open_newest(RunDirectory(folder.parent), "auto").path == RunDirectory(folder.parent).step(3)
+    assert f"{RunDirectory(folder.parent).step(12)} is damaged" in caplog.text
 
 
 def test_a_run_with_damaged_checkpoints_only_does_not_start_anew(folder):
     for path in folder.iterdir():
         path.write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
-        last_good(folder.parent)
+        Checkpoint.open_newest(RunDirectory(folder.parent), "auto")
 
 
 def test_a_directory_without_checkpoints_is_a_new_run(tmp_path):
-    assert last_good(tmp_path) is None
+    assert Checkpoint.open_newest(RunDirectory(tmp_path), "auto") is None
 
 
 def test_a_future_that_was_given_up_is_forgotten(folder):
-    save_checkpoint({**CONTENT, "global_step": 4}, step_file(folder, 4))
-    keep_newest(folder, 2, up_to=4)
+    save_checkpoint({**CONTENT, "global_step": 4}, RunDirectory(folder.parent).step(4))
+    RunDirectory(folder.parent).keep_newest(2, up_to=4)
     assert sorted(path.name for path in folder.glob("step-*")) == ["step-000000003.ckpt", "step-000000004.ckpt"]
