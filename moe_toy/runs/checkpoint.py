@@ -47,8 +47,10 @@ class Checkpoint:
 
     @classmethod
     def open_newest(cls, run: RunDirectory, given: str) -> Checkpoint | None:
-        """The newest undamaged checkpoint of a run, or None if it has none at all; `ckpt_path` was `given`. Each damaged
-        one is told of."""
+        """The newest undamaged checkpoint of a run, or None if it has none at all; `given` is the value of `ckpt_path`.
+
+        Each damaged one is told of.
+        """
         paths = run.candidates()
         for path in paths:
             try:
@@ -57,8 +59,8 @@ class Checkpoint:
                 log.warning("%s is damaged (%s); going back to the one before", path, error)
         if paths:
             raise UserError(
-                f"ckpt_path={given}: every checkpoint in {run.checkpoints} is damaged; restore one of them, or start a new run "
-                "elsewhere"
+                f"ckpt_path={given}: every checkpoint in {run.checkpoints} is damaged; restore one of them, or start "
+                "a new run elsewhere"
             )
         return None
 

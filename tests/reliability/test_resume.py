@@ -136,7 +136,7 @@ def test_resuming_hashes_each_checkpoint_once(run, whole, tmp_path, monkeypatch)
 def test_a_run_starts_from_the_weights_in_a_run_directory(run, whole, tmp_path):
     start = whole("loss_free")
     by_folder, by_file = (
-        run(tmp_path / name, *SHORT, "trainer.max_steps=1", "balance=loss_free", f"init_from={path}")
+        run(tmp_path / name, *SHORT, "trainer.max_steps=2", "balance=loss_free", f"init_from={path}")
         for name, path in (("folder", start), ("file", start / "checkpoints" / "last.ckpt"))
     )
     assert_same_end(by_folder, by_file)

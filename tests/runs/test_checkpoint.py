@@ -47,7 +47,7 @@ def test_a_run_directory_stands_for_its_last_checkpoint(run):
 def test_a_run_directory_is_continued_from_its_newest_intact_checkpoint(run):
     run.step(2).write_bytes(b"damaged")  # and by that last.ckpt
     assert Checkpoint.open_to_continue(run.path).path == run.step(1)
-    with pytest.raises(UserError, match="init_from: .*last.ckpt is damaged"):
+    with pytest.raises(UserError, match=r"init_from: .*last\.ckpt is damaged"):
         Checkpoint.open(run.path, "init_from")
 
 
