@@ -1,7 +1,5 @@
 """transformers is the oracle: its own classes compute what our models compute, and choose the same experts."""
 
-import shutil
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -59,9 +57,7 @@ def test_every_variant_has_equal_logits_and_routing(make_model, save, tmp_path, 
 
 def test_a_run_directory_stands_for_its_last_checkpoint(make_model, save, tmp_path):
     model = make_model("moe=baseline")
-    run = RunDirectory(tmp_path / "run")
-    run.checkpoints.mkdir(parents=True)
-    shutil.copy(save(model), run.last)
+    run = RunDirectory.of(save(model))
     export(run.path, tmp_path / "out")
     assert_equal_logits_and_routing(model, tmp_path / "out")
 
