@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,9 +52,9 @@ class Results:
         tables.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables.items():
             for ending, write in (("parquet", table.to_parquet), ("csv", table.to_csv)):
-                with written_whole(tables / f"{name}.{ending}") as part:
+                with save_atomically(tables / f"{name}.{ending}") as part:
                     write(part, index=False)
-        with written_whole(folder / SUMMARY) as part:
+        with save_atomically(folder / SUMMARY) as part:
             part.write_text(json.dumps(self.summary, indent=2) + "\n")
 
     @staticmethod

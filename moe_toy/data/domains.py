@@ -179,11 +179,9 @@ def _walk(folder: Path) -> Iterator[Path]:
                 raise UserError(f"{str(path)!r}: its name is not UTF-8; rename it") from None
             if not path.exists() and not name.startswith("."):
                 raise UserError(f"{path} is a link to {os.readlink(path)}, which is not there; mend or remove it")
-        circular = [
-            name for name in folders if (Path(place) / name).is_symlink() and (Path(place) / name).resolve() in above
-        ]
-        if circular:
-            raise UserError(f"{Path(place) / circular[0]} is a link to a folder that holds it; remove it")
+        for path in (Path(place) / name for name in folders):
+            if path.is_symlink() and path.resolve() in above:
+                raise UserError(f"{path} is a link to a folder that holds it; remove it")
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place) / name for name in names if not name.startswith("."))
 

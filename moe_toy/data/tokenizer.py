@@ -19,7 +19,7 @@ from torch import Tensor
 
 from moe_toy.data.domains import TextSource
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def prepare_tokenizer(source: TextSource, *, name: str | None, vocab_size: int, 
                 tokenizer = train(_balanced_sample(source, sample_bytes), vocab_size)
             else:
                 tokenizer = _from_hub(name)
-            with written_whole(path) as part:
+            with save_atomically(path) as part:
                 part.write_text(tokenizer.backend.to_str(pretty=True), encoding="utf-8")  # its `save` hides OSErrors
     return path
 

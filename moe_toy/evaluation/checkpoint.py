@@ -21,11 +21,10 @@ from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observat
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.runs.checkpoint import BALANCER, load_checkpoint, model_config, model_state
-from moe_toy.runs.checkpoint_folder import run_dir_of
+from moe_toy.runs.checkpoint import BALANCER, Checkpoint, find
+from moe_toy.runs.run_directory import CONFIG, TOKENIZER, RunDirectory
 
 KEY = "target.path"
-LAST = Path("checkpoints") / "last.ckpt"
 
 
 class CheckpointTarget(ModelTarget):
@@ -39,10 +38,10 @@ class CheckpointTarget(ModelTarget):
 
     def __init__(self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt) -> None:
         if path is None:
-            raise UserError("target.path is not set; give a run directory of train.py or a .ckpt file")
-        is_run = (Path(path) / LAST).exists()
+            raise UserError("target.path is not set; give a checkpoint of train.py or a run directory")
+        is_run = bool(RunDirectory(Path(path)).candidates())
         self.source = str(path)
-        self.path = Path(path) / LAST if is_run else Path(path)
+        self.path = find(Path(path), KEY) if is_run else Path(path)
         self.name = Path(path).resolve().name if is_run else self.path.stem
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = batch_size
@@ -56,10 +55,10 @@ class CheckpointTarget(ModelTarget):
         return {"file": str(self.path.resolve()), "state": file_state(self.path)}
 
     def tokenizer(self) -> Path:
-        path = self._run_dir / "tokenizer.json"
+        path = self._run.tokenizer
         if not path.is_file():
             raise UserError(
-                f"{self.path} lies in no run directory with a tokenizer.json, so its tokenizer is unknown; give "
+                f"{self.path} lies in no run directory with a {TOKENIZER}, so its tokenizer is unknown; give "
                 "data.tokenizer=FILE.json"
             )
         return path
@@ -75,11 +74,11 @@ class CheckpointTarget(ModelTarget):
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"{self.path} does not fit the model it names: {error}") from error
-        return Checkpoint(model.to(self.device).eval())
+        return LoadedCheckpoint(model.to(self.device).eval())
 
     def _saved(self) -> tuple[ModelConfig, dict[str, Tensor]]:
-        checkpoint = load_checkpoint(self.path, KEY)
-        return model_config(checkpoint), model_state(checkpoint)
+        checkpoint = Checkpoint.open(self.path, KEY)
+        return checkpoint.model_config, checkpoint.weights
 
     def _balancer(self, config: ModelConfig, weights: dict[str, Tensor]) -> LoadBalancer:
         """Only schemes with a saved state, such as a bias on the selection, matter to a trained model."""
@@ -92,13 +91,13 @@ class CheckpointTarget(ModelTarget):
         if saved == {f"{BALANCER}bias"}:
             return LossFreeBias(rate=1.0, **sizes)  # the rate matters to training only
         raise UserError(
-            f"{self.path} was trained with a balancing scheme whose settings are in the config.yaml of its run "
+            f"{self.path} was trained with a balancing scheme whose settings are in the {CONFIG} of its run "
             "directory, which is not there; leave the checkpoint in its run directory"
         )
 
     def _scheme(self, settings: Any, sizes: dict[str, int]) -> LoadBalancer:
         """What `balance` in the run's config names, if that is a class of `moe_toy.balance`."""
-        place = self._run_dir / "config.yaml"
+        place = self._run.config
         target = settings.get("_target_") if isinstance(settings, dict) else None
         named = re.fullmatch(r"(moe_toy\.balance\.\w+)\.(\w+)", target) if isinstance(target, str) else None
         try:
@@ -113,12 +112,12 @@ class CheckpointTarget(ModelTarget):
             raise UserError(f"{place}: balance does not fit {named[2]} ({' '.join(str(error).split())})") from error
 
     @property
-    def _run_dir(self) -> Path:
-        return run_dir_of(self.path)
+    def _run(self) -> RunDirectory:
+        return RunDirectory.of(self.path)
 
     @cached_property
     def _run_config(self) -> dict[str, Any]:
-        path = self._run_dir / "config.yaml"
+        path = self._run.config
         if not path.is_file():
             return {}
         try:
@@ -130,7 +129,7 @@ class CheckpointTarget(ModelTarget):
         return config
 
 
-class Checkpoint(LoadedModel):
+class LoadedCheckpoint(LoadedModel):
     def __init__(self, model: MoETransformer) -> None:
         self.model = model
         self.vocab_size = model.config.vocab_size

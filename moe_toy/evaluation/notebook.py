@@ -22,6 +22,7 @@ from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget
 from moe_toy.evaluation.trace_files import TraceTarget
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import RoutingTrace
+from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.traces.trace_file import save_trace
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def target_of(model: Any, folder: Path, tokenizer: str | Path | None, batch_size
     if not isinstance(model, str | Path):
         return ModelInMemory(model, batch_size)
     path = Path(model)
-    if path.suffix == ".ckpt" or (path / "checkpoints").is_dir():
+    if path.suffix == ".ckpt" or RunDirectory(path).checkpoints.is_dir():
         return CheckpointTarget(path=path, device=None, batch_size=batch_size)
     if path.exists() and not (path / "config.json").exists():
         return TraceTarget(path=path, num_experts=None, sequence_length=512, tokenizer=tokenizer)

@@ -13,6 +13,7 @@ from moe_toy.findings.claims import Verdict, check_claims
 from moe_toy.report.figures import context, sweep
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
 from moe_toy.results import Results
+from moe_toy.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ def read_metrics(run_dir: Path) -> pd.DataFrame | None:
     """All that one run logged; None where it had no such logger."""
     import pandas as pd  # half a second
 
-    path = run_dir / "metrics.csv"
+    path = RunDirectory(run_dir).metrics
     try:
         metrics = pd.read_csv(path, dtype=float)
         if metrics.empty or "step" not in metrics:

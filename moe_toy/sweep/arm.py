@@ -14,6 +14,7 @@ import yaml
 
 from moe_toy.errors import UserError
 from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.sweep.record import Record, read_record
 
 SEED = "seed"
@@ -73,7 +74,7 @@ class Arm:
 
     def changes(self) -> list[str]:
         """How its config differs from the one that its directory was made with."""
-        path = self.directory / "config.yaml"
+        path = RunDirectory(self.directory).config
         try:
             text = path.read_text()
             moved = text.replace(str(yaml.safe_load(text)["run_dir"]), str(self.directory))  # the folder may have been

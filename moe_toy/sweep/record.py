@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 
 RECORD = "arm.json"
 
@@ -34,7 +34,7 @@ class Record:
     """What it varied when it was first asked for: a value, as on the command line, for each key."""
 
     def write(self, directory: Path) -> None:
-        with written_whole(directory / RECORD) as part:
+        with save_atomically(directory / RECORD) as part:
             part.write_text(json.dumps(asdict(self)) + "\n")
 
 

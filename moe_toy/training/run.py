@@ -8,8 +8,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from moe_toy.runs.checkpoint import check_continues, load_weights
-from moe_toy.runs.resume import alone_in, logger_options, starting_point
+from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.runs.resume import lock_run_directory, logger_options, starting_point
+from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.training.accumulation import accumulated_batches
 from moe_toy.training.allocator import keep_freed_memory
 from moe_toy.training.build import build_callbacks, build_loggers, build_model
@@ -34,22 +35,25 @@ def run(cfg: DictConfig) -> None:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    with alone_in(Path(cfg.run_dir)):
-        train(cfg, starting_point(cfg.ckpt_path, Path(cfg.run_dir)))
+    with lock_run_directory(Path(cfg.run_dir)):
+        train(cfg, starting_point(cfg.ckpt_path, RunDirectory(Path(cfg.run_dir))))
 
 
-def train(cfg: DictConfig, start: Path | None) -> None:
+def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     """From the checkpoint `start`, or anew, to the last step."""
     run_dir = Path(cfg.run_dir)
     data = instantiate(cfg.data)
     module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
-    if weights := start or cfg.init_from:
-        check_tokenizer(data.tokenizer_file, Path(weights))
+    initial = Checkpoint.open(cfg.init_from, "init_from") if start is None and cfg.init_from else None
+    if weights := start or initial:
+        check_tokenizer(data.tokenizer_file, weights)
     if start is not None:
-        check_continues(start, module.model, asdict(module.optimizer_config))
-    elif cfg.init_from is not None:
-        load_weights(Path(cfg.init_from), module.model)
-    loggers = build_loggers(cfg, logger_options(start, run_dir))
+        start.check_continues(module.model, asdict(module.optimizer_config))
+    elif initial is not None:
+        initial.load_into(module.model)
+    loggers = build_loggers(cfg, logger_options(start, RunDirectory(run_dir)))
+    start_path = None if start is None else start.path
+    del start, initial, weights  # and with them the mapped files
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
     if cfg.global_batch_size is not None:
         trainer.accumulate_grad_batches = accumulated_batches(
@@ -59,12 +63,12 @@ def train(cfg: DictConfig, start: Path | None) -> None:
     record_tokenizer(data.tokenizer_file, run_dir)
     greet(module)
     with closing(loggers):
-        if start is None:
+        if start_path is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
-        trainer.fit(module, data, ckpt_path=start)
+        trainer.fit(module, data, ckpt_path=start_path)
         # Only if a run was stopped within its last validation, which Lightning would not repeat.
         if getattr(trainer.checkpoint_callback, "validation_is_due", False):
             trainer.validate(module, data, verbose=False)
     say_goodbye(trainer, run_dir)
     if isinstance(trainer.checkpoint_callback, CheckpointCallback):
-        trainer.checkpoint_callback.obey_late_signal(trainer)
+        trainer.checkpoint_callback.exit_on_pending_signal(trainer)

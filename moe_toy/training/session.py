@@ -14,9 +14,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 from moe_toy.pictures.curves import save_curves
-from moe_toy.runs.checkpoint_folder import run_dir_of
+from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.runs.run_directory import CHECKPOINTS, CONFIG, CURVES, METRICS, STRONGEST_TOKENS, TOKENIZER, RunDirectory
 from moe_toy.training.lit_moe import LitMoE
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,13 @@ EXPECTED_WARNINGS = (
     "It is recommended to use .*sync_dist=True",  # callbacks log what is already summed over ranks
     "Detected an existing checkpoint in .*, overwriting",  # sharded last.ckpt and best.ckpt are written again and again
 )
-TOKENIZER = "tokenizer.json"
 CONTENTS = {
-    "curves.png": "the curves of this run",
-    "metrics.csv": "every logged number",
-    "strongest_tokens.csv": "which tokens belong most to each expert",
-    "config.yaml": "the resolved config",
+    CURVES: "the curves of this run",
+    METRICS: "every logged number",
+    STRONGEST_TOKENS: "which tokens belong most to each expert",
+    CONFIG: "the resolved config",
     TOKENIZER: "the tokenizer it was trained with",
-    "checkpoints": "last.ckpt, best.ckpt; continue with hydra.run.dir=... ckpt_path=auto",
+    CHECKPOINTS: "last.ckpt, best.ckpt; continue with hydra.run.dir=... ckpt_path=auto",
     "wandb": "offline run: `wandb sync` its folder to see it online",
     "tensorboard": "`tensorboard --logdir` shows it",
 }
@@ -53,20 +53,20 @@ def quieten() -> None:
 @rank_zero_only
 def record_config(config: dict[str, Any], run_dir: Path, loggers: Sequence[Logger]) -> None:
     """The resolved config, in the run directory and with the loggers that show it."""
-    with written_whole(run_dir / "config.yaml") as part:
+    with save_atomically(RunDirectory(run_dir).config) as part:
         part.write_text(yaml.safe_dump(config, sort_keys=False))
     for logger in loggers:
         if not isinstance(logger, CSVLogger):
             logger.log_hyperparams(config)
 
 
-def check_tokenizer(file: Path, weights: Path) -> None:
+def check_tokenizer(file: Path, weights: Checkpoint) -> None:
     """Refuse to go on from `weights` with another tokenizer than lies in their run directory."""
-    theirs = run_dir_of(weights) / TOKENIZER
+    theirs = weights.run.tokenizer
     if theirs.is_file() and theirs.read_bytes() != file.read_bytes():
         raise UserError(
-            f"data.tokenizer: the text or the settings of the tokenizer have changed, and {weights} was trained with "
-            f"another one; pass data.tokenizer={theirs}"
+            f"data.tokenizer: the text or the settings of the tokenizer have changed, and {weights.path} was trained "
+            f"with another one; pass data.tokenizer={theirs}"
         )
 
 
@@ -74,7 +74,7 @@ def check_tokenizer(file: Path, weights: Path) -> None:
 def record_tokenizer(file: Path, run_dir: Path) -> None:
     """The tokenizer, in the run directory: without it the weights mean nothing."""
     content = file.read_bytes()
-    with written_whole(run_dir / TOKENIZER) as part:
+    with save_atomically(RunDirectory(run_dir).tokenizer) as part:
         part.write_bytes(content)
 
 
@@ -113,7 +113,7 @@ def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     shown = ("val/loss", "val/bits_per_byte", "routing/srp@16", "routing/load_cv", "routing/domain_specialization")
     scores = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]
     log.info("finished step %d: %s", trainer.global_step, ", ".join(scores))
-    if (run_dir / "metrics.csv").exists():  # not where all steps were done before
+    if RunDirectory(run_dir).metrics.exists():  # not where all steps were done before
         save_curves(run_dir)
     log.info("run directory: %s", run_dir)
     for name, meaning in CONTENTS.items():

@@ -27,6 +27,12 @@ def target(tmp_path):
     return CheckpointTarget(path=tmp_path, device="cpu", batch_size=1)
 
 
+def test_a_folder_that_is_no_run_is_told_so(tmp_path):
+    target = CheckpointTarget(path=tmp_path, device="cpu", batch_size=1)
+    with pytest.raises(UserError, match=r"target.path: .* no run directory; give a checkpoint of train\.py or the run"):
+        target.check()
+
+
 def touching(path):
     """A config that makes a file when Hydra instantiates it."""
     return {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args_": [str(path)]}}

@@ -7,7 +7,7 @@ import socket
 import pytest
 from torch import multiprocessing
 
-from moe_toy.runs.checkpoint_folder import step_file
+from moe_toy.runs.run_directory import RunDirectory
 from tests.reliability.compare import assert_same_end
 
 SHORT = [
@@ -87,6 +87,6 @@ def test_two_ranks_continue_exactly(run, whole, on_two_ranks, at_call, case):
         run(run_dir, *SHORT)
 
     assert on_two_ranks(interrupted) == [128 + signal.SIGTERM, 0]
-    assert step_file(run_dir / "checkpoints", saved_step).exists()
+    assert RunDirectory(run_dir).step(saved_step).exists()
     assert on_two_ranks(lambda: run(run_dir, *SHORT, "ckpt_path=auto")) == [0, 0]
     assert_same_end(whole, run_dir)

@@ -18,8 +18,8 @@ import train
 from moe_toy.command_line.mistakes import report_user_errors
 from moe_toy.errors import UserError
 from moe_toy.runs import checkpoint_file
-from moe_toy.runs.checkpoint_file import load_intact, save_whole
-from moe_toy.runs.resume import alone_in
+from moe_toy.runs.checkpoint_file import load_intact, save_checkpoint
+from moe_toy.runs.resume import lock_run_directory
 from moe_toy.training.lit_moe import LitMoE
 from moe_toy.training.session import record_tokenizer
 from tests.paths import ROOT
@@ -36,15 +36,15 @@ def finished(run, tmp_path_factory):
 def test_a_second_process_is_refused_while_the_first_lives_and_not_after_it_was_killed(tmp_path):
     reader, writer = os.pipe()
     if (process := os.fork()) == 0:
-        with alone_in(tmp_path):
+        with lock_run_directory(tmp_path):
             os.write(writer, b"locked")
             signal.pause()
     os.read(reader, 6)
-    with pytest.raises(UserError, match="another process is training in"), alone_in(tmp_path):
+    with pytest.raises(UserError, match="another process is training in"), lock_run_directory(tmp_path):
         pass
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    with alone_in(tmp_path):
+    with lock_run_directory(tmp_path):
         pass
 
 
@@ -67,7 +67,7 @@ def let_no_later_step_be_better(run_dir, than: int):
     content = load_intact(run_dir / "checkpoints" / "last.ckpt")
     (name,) = (name for name in content["callbacks"] if "CheckpointCallback" in name)
     content["callbacks"][name]["best"] = (0.0, than)
-    save_whole(content, run_dir / "checkpoints" / "step-000000002.ckpt")
+    save_checkpoint(content, run_dir / "checkpoints" / "step-000000002.ckpt")
 
 
 def test_a_run_directory_that_was_moved_keeps_its_best(run, finished, tmp_path):
@@ -148,7 +148,7 @@ def test_other_samples_than_would_have_followed_are_told_of(run, finished, tmp_p
     assert "other samples follow" in caplog.text
     content = load_intact(copy / "checkpoints" / "last.ckpt")
     del content["DomainDataModule"]["order"]  # as in checkpoints of before
-    save_whole(content, copy / "checkpoints" / "step-000000004.ckpt")
+    save_checkpoint(content, copy / "checkpoints" / "step-000000004.ckpt")
     run(copy, *TWO_STEPS, "trainer.max_steps=5", "ckpt_path=auto")
 
 
