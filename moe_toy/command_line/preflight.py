@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from moe_toy.command_line.mistakes import report_user_errors
 
@@ -30,7 +31,7 @@ class Preflight(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
         try:
             with report_user_errors(self.output):
-                run_stages(self.stages, [resolve_job(config, resolve_key(config, "hydra.run.dir"))])
+                run_stages(self.stages, [resolve_job(config, _run_directory(config))])
         except Exception:
             traceback.print_exc()
             sys.exit(EXIT_BUG)
@@ -52,6 +53,14 @@ def resolve_job(config: DictConfig, directory: str | None) -> DictConfig:
     with _known_to_resolvers(config):
         task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         return OmegaConf.create(OmegaConf.to_container(task, resolve=True))
+
+
+def _run_directory(config: DictConfig) -> str | None:
+    """None where what it is made of has no value, which the first stage tells better."""
+    try:
+        return resolve_key(config, "hydra.run.dir")
+    except OmegaConfBaseException:
+        return None
 
 
 def resolve_key(config: DictConfig, key: str) -> str:
