@@ -15,6 +15,7 @@ from moe_toy.command_line.constructor_check import check_constructors
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import DEVICE, Options, RunSettings
 from moe_toy.evaluation.target import Target
+from moe_toy.training.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
 EXIT_CLAIM_FAILS = 1
@@ -38,6 +39,7 @@ def run(cfg: DictConfig) -> None:
 
     With `strict`, leave with exit code 1 if a claim of the paper fails in the sweep that is judged.
     """
+    keep_freed_memory()
     if cfg.threads is not None:
         import torch
 

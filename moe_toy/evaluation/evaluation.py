@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from moe_toy.data.tokenizer import Tokenizer
-from moe_toy.evaluation.capture import joined
 from moe_toy.evaluation.measure import measure
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import Options
 from moe_toy.findings.recommend import recommend
 from moe_toy.results import SUMMARY, Results
+from moe_toy.routing import RoutingTrace, joined
 from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import save_trace
 
@@ -60,9 +60,11 @@ class Evaluation:
             return recommend(replace(finished, summary=finished.summary | {"name": name}), **options.device)
         recording = Recording(subject.record(folder.traces))
         about = {"name": name, "target": subject.kind, "source": subject.source}
-        results = measure(recording, options.metrics, subject.tokenizer, about)
-        if options.save_trace:
-            save_trace(joined(list(recording)), out_dir / TRACE)
+        kept: list[RoutingTrace] = []
+        keep = {"keep": kept.append} if options.save_trace else {}
+        results = measure(recording, options.metrics, subject.tokenizer, about, **keep)
+        if kept:
+            save_trace(joined(kept), out_dir / TRACE)
         return recommend(results, **options.device)
 
     def _finished(self, out_dir: Path) -> Results | None:

@@ -110,7 +110,7 @@ def test_curves_are_means_over_seeds_and_the_reader_chooses_the_metric():
 
 def test_strict_leaves_with_1_if_a_claim_fails(directory, tmp_path, results, capsys):
     def judge(strict: bool) -> None:
-        overrides = ["target=sweep", f"target.path={directory}", f"strict={strict}", f"out_dir={tmp_path}/out"]
+        overrides = ["target=sweep", f"target.path='{directory}'", f"strict={strict}", f"out_dir={tmp_path}/out"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             command.run(compose("evaluate", overrides))
 
