@@ -121,5 +121,5 @@ class ModelInMemory(ModelTarget):
 
     def load(self) -> LoadedModel:
         if isinstance(self.model, MoETransformer):
-            return Checkpoint(self.model.eval())
+            return Checkpoint(self.model)
         return PretrainedModel(self.model, family_of(self.model.config.model_type))
