@@ -2,7 +2,8 @@
 
 `summary` says what was measured: `name`, `target` (checkpoint, huggingface, trace), `source` (path or hub name),
 `layer_ids`, `num_experts`, `top_k`, `vocab_size`, `domains`, `samples_per_domain`, `sequence_length`,
-`total_parameters` and `active_parameters` (None where unknown), `loss` (mean over domains, None where unknown) and
+`total_parameters` and `active_parameters` (None where unknown), `text` (`words` and `fingerprint` of what was read; None
+where routing was recorded elsewhere, absent in older folders), `loss` (mean over domains, None where unknown) and
 `settings` of the metrics.
 
 `tables` are those of `moe_toy.metrics.analyze` (srp, cache, specialization, load), and

@@ -25,6 +25,7 @@ from moe_toy.evaluation.target import (
     LoadedModel,
     ModelTarget,
     Observation,
+    RunDescription,
     check_device,
     file_state,
     in_eval_mode,
@@ -88,6 +89,9 @@ class CheckpointTarget(ModelTarget):
                 "data.tokenizer=FILE.json"
             )
         return path
+
+    def run_description(self) -> RunDescription | None:
+        return RunDescription(self._run_dir, self._run_config) if self._run_config else None
 
     def limits(self) -> Limits:
         config, _ = self._saved()

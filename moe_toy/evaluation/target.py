@@ -45,6 +45,14 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class RunDescription:
+    """A run directory and what its config.yaml holds."""
+
+    path: Path
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a model can read."""
 
@@ -84,6 +92,10 @@ class ModelTarget(ABC):
     @abstractmethod
     def tokenizer(self) -> Path | str:
         """A tokenizer.json or a hub name; raises `UserError` where the target has none."""
+
+    def run_description(self) -> RunDescription | None:
+        """The run that made it, where there is one."""
+        return None
 
     @abstractmethod
     def limits(self) -> Limits:
