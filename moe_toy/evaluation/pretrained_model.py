@@ -13,7 +13,7 @@ from moe_toy.errors import UserError
 from moe_toy.evaluation.encoder_decoder import Inputs, copied, masked
 from moe_toy.evaluation.router_hooks import Family, RouterHooks
 from moe_toy.evaluation.target import LoadedModel, Observation, in_eval_mode
-from moe_toy.model.cross_entropy import next_token_losses
+from moe_toy.model.cross_entropy import most_likely, next_token_losses
 from moe_toy.routing import RoutingTrace
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class PretrainedModel(LoadedModel):
         with in_eval_mode(self.model), self.hooks.watching():
             logits = self.model(input_ids=token_ids, use_cache=False).logits
         return Observation(
-            self.trace(token_ids, vocab_size=self.vocab_size, predicted_ids=logits.argmax(-1)),
+            self.trace(token_ids, vocab_size=self.vocab_size, predicted_ids=most_likely(logits)),
             losses_one_by_one(logits, token_ids),
         )
 
