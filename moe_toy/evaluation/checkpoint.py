@@ -17,10 +17,23 @@ from torch import Tensor
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
-from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, check_device, file_state
+from moe_toy.evaluation.evaluation import write_report
+from moe_toy.evaluation.reading import Reading
+from moe_toy.evaluation.settings import Options
+from moe_toy.evaluation.target import (
+    Limits,
+    LoadedModel,
+    ModelTarget,
+    Observation,
+    RunDescription,
+    check_device,
+    file_state,
+    in_eval_mode,
+)
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
+from moe_toy.results import Results
 from moe_toy.runs.checkpoint import BALANCER, Checkpoint, find
 from moe_toy.runs.run_directory import CONFIG, TOKENIZER, RunDirectory
 
@@ -36,7 +49,9 @@ class CheckpointTarget(ModelTarget):
 
     kind = "checkpoint"
 
-    def __init__(self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt) -> None:
+    def __init__(
+        self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt, options: Options
+    ) -> None:
         if path is None:
             raise UserError("target.path is not set; give a checkpoint of train.py or a run directory")
         is_run = bool(RunDirectory(Path(path)).candidates())
@@ -45,11 +60,22 @@ class CheckpointTarget(ModelTarget):
         self.name = Path(path).resolve().name if is_run else self.path.stem
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = batch_size
+        self.reading = Reading(options)
 
     def check(self) -> None:
         check_device("target.device", self.device)
         with torch.device("meta"):
             self._balancer(*self._saved())
+        self.reading.check(self)
+
+    def prepare(self, out_dir: Path) -> None:
+        self.reading.prepare(self, out_dir)
+
+    def run(self, out_dir: Path) -> Results:
+        return self.reading.run(self, out_dir)
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        return write_report(results, out_dir)
 
     def identity(self) -> dict[str, Any]:
         return {"file": str(self.path.resolve()), "state": file_state(self.path)}
@@ -63,6 +89,9 @@ class CheckpointTarget(ModelTarget):
             )
         return path
 
+    def run_description(self) -> RunDescription | None:
+        return RunDescription(self._run.path, self._run_config) if self._run_config else None
+
     def limits(self) -> Limits:
         config, _ = self._saved()
         return Limits(config.vocab_size, config.max_seq_len)
@@ -74,11 +103,14 @@ class CheckpointTarget(ModelTarget):
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"{self.path} does not fit the model it names: {error}") from error
-        return LoadedCheckpoint(model.to(self.device).eval())
+        return LoadedCheckpoint(model.to(self.device))
 
     def _saved(self) -> tuple[ModelConfig, dict[str, Tensor]]:
-        checkpoint = Checkpoint.open(self.path, KEY)
-        return checkpoint.model_config, checkpoint.weights
+        return self._checkpoint.model_config, self._checkpoint.weights
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint.open(self.path, KEY)
 
     def _balancer(self, config: ModelConfig, weights: dict[str, Tensor]) -> LoadBalancer:
         """Only schemes with a saved state, such as a bias on the selection, matter to a trained model."""
@@ -139,5 +171,6 @@ class LoadedCheckpoint(LoadedModel):
     @torch.inference_mode()
     def observe(self, token_ids: Int[Tensor, "batch seq"]) -> Observation:
         token_ids = token_ids.to(self.model.rotation.device)
-        output = self.model(token_ids)
+        with in_eval_mode(self.model):
+            output = self.model(token_ids)
         return Observation(output.trace, next_token_losses(output.logits, token_ids))

@@ -1,121 +1,90 @@
 """What `evaluate.py` does with a config: check it, prepare for it, run it."""
 
+from __future__ import annotations
+
+import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.checks.constructors import check_constructors
-from moe_toy.evaluation.evaluation import Evaluation
+from moe_toy.evaluation.output_folder import OutputFolder
+from moe_toy.evaluation.settings import DEVICE, Options, RunSettings
+from moe_toy.evaluation.target import Target
+from moe_toy.runs.run_directory import CONFIG
+from moe_toy.training.allocator import keep_freed_memory
 
-EXIT_CLAIM_FAILS = 1
-DEVICE = ("bandwidth_gbps", "expert_bytes", "compute_ms")
 log = logging.getLogger(__name__)
-
-
-def evaluate(cfg: DictConfig) -> None:
-    from moe_toy.evaluation.runs import FinishedRuns
-    from moe_toy.evaluation.sweep import FinishedSweep
-
-    target = instantiate(cfg.target)
-    if isinstance(target, FinishedSweep):
-        return judge(target.path, Path(cfg.out_dir), strict=cfg.strict)
-    report = compare(cfg) if isinstance(target, FinishedRuns) else measure(cfg)
-    log.info("report: %s", report)
-
-
-def measure(cfg: DictConfig) -> Path:
-    from moe_toy.findings.recommend import recommend
-    from moe_toy.report.html import write_report
-
-    evaluation, out_dir = build(cfg), Path(cfg.out_dir)
-    evaluation.prepare()
-    device = {name: cfg[name] for name in DEVICE}
-    results = recommend(evaluation.run(), **device)
-    (out_dir / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
-    results.save(out_dir)
-    report = write_report(results, out_dir)
-    evaluation.tidy()
-    return report
-
-
-def compare(cfg: DictConfig) -> Path:
-    from moe_toy.report.compare import write_comparison
-
-    runs, out_dir = instantiate(cfg.target), Path(cfg.out_dir)
-    runs.claim(out_dir)
-    return write_comparison(runs.paths, out_dir)
-
-
-def judge(sweep: Path, out_dir: Path, *, strict: bool) -> None:
-    """Check the paper's claims over a sweep; with `strict`, a claim that fails is exit code 1."""
-    from moe_toy.findings.claims import Verdict, show_claims
-    from moe_toy.report.page import REPORT
-    from moe_toy.report.sweep import write_sweep_report
-
-    checked = write_sweep_report(sweep, out_dir)
-    show_claims(checked)
-    log.info("report: %s", out_dir / REPORT)
-    if strict and (checked.claim_verdict == Verdict.FAILS).any():
-        sys.exit(EXIT_CLAIM_FAILS)
+EXIT_CLAIM_FAILS = 1
+_built: dict[str, Target] = {}
+"""The target of the last config that was checked, until it has run."""
 
 
 def check(cfg: DictConfig) -> None:
-    """Find what is wrong with a config before anything is created or fetched for it."""
-    from moe_toy.errors import UserError
-    from moe_toy.evaluation.settings import RunSettings
-    from moe_toy.evaluation.target import ModelTarget
-
-    values = OmegaConf.to_container(cfg, resolve=True)
-    RunSettings(**values)
-    if len({cfg[name] is None for name in DEVICE}) > 1:
-        raise UserError(f"{', '.join(DEVICE)} go together; give all three or none")
-    instantiate(cfg.metrics, _convert_="all")
-    check_constructors({"target": values["target"]})
-    target = instantiate(cfg.target)
-    target.check()
-    if isinstance(target, ModelTarget):
-        check_constructors({"data": values["data"]})
-    if not is_measured(cfg):
-        build(cfg).check()
+    """Raise `UserError` for what is wrong with a config, before anything is created or fetched for it."""
+    _built.clear()
+    target_of(cfg).check()
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Assemble and tokenise the text, and see that it fits the model and that the output folder is free."""
-    from moe_toy.evaluation.runs import FinishedRuns
-
-    target = instantiate(cfg.target)
-    if isinstance(target, FinishedRuns):
-        target.check_folder(Path(cfg.out_dir))
-    elif not is_measured(cfg):
-        build(cfg).prepare()
+    """Get ready what the target needs, and see that the output folder is free."""
+    target_of(cfg).prepare(Path(cfg.out_dir))
 
 
-def is_measured(cfg: DictConfig) -> bool:
-    """Whether the target is results already, not a model or its routing."""
-    from moe_toy.evaluation.runs import FinishedRuns
-    from moe_toy.evaluation.sweep import FinishedSweep
+def run(cfg: DictConfig) -> None:
+    """Measure, and leave `config.yaml`, `summary.json`, `tables/` and `report.html` in the output folder.
 
-    return isinstance(instantiate(cfg.target), FinishedRuns | FinishedSweep)
+    With `strict`, leave with exit code 1 if a claim of the paper fails in the sweep that is judged.
+    """
+    keep_freed_memory()
+    if cfg.threads is not None:
+        import torch
+
+        torch.set_num_threads(cfg.threads)
+    folder = OutputFolder(Path(cfg.out_dir))
+    with folder.alone():
+        target = target_of(cfg)
+        _built.clear()
+        results = target.run(folder.path)
+        (folder.path / CONFIG).write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        results.save(folder.path)
+        log.info("report: %s", target.write_report(results, folder.path))
+    if cfg.strict and "fails" in results.summary.get("claims", {}).values():
+        sys.exit(EXIT_CLAIM_FAILS)
 
 
-def build(cfg: DictConfig) -> "Evaluation":
-    from moe_toy.evaluation.evaluation import Evaluation
-    from moe_toy.evaluation.samples import Samples
-    from moe_toy.evaluation.trace_files import TraceTarget
+def target_of(cfg: DictConfig) -> Target:
+    """The target of a config; one that was checked just before is not built again."""
+    values = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key != "out_dir"}
+    key = json.dumps(values, sort_keys=True)
+    if key not in _built:
+        _built.clear()
+        _built[key] = build(cfg)
+    return _built[key]
 
-    target = instantiate(cfg.target)
-    samples = None
-    if not isinstance(target, TraceTarget):
-        data = instantiate(cfg.data)
-        samples = Samples(
-            data.source,
-            cfg.data.tokenizer or target.tokenizer(),
-            data.root,
-            per_domain=data.validation_samples,
-            length=data.validation_length,
-        )
-    settings = instantiate(cfg.metrics, _convert_="all")
-    return Evaluation(target, samples, settings, Path(cfg.out_dir), name=cfg.name, save_trace=cfg.save_trace)
+
+def build(cfg: DictConfig) -> Target:
+    """The target that a config names, with what is asked of it. Raises `UserError` for values that are no values."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    settings = RunSettings(**values)
+    metrics = instantiate(cfg.metrics, _convert_="all")
+    check_constructors({"target": values["target"]})
+
+    def data() -> Any:
+        check_constructors({"data": values["data"]})
+        return instantiate(cfg.data)
+
+    options = Options(
+        metrics=metrics,
+        data=data,
+        tokenizer=cfg.data.tokenizer,
+        name=cfg.name,
+        save_trace=cfg.save_trace,
+        allow_different_text=cfg.allow_different_text,
+        device={name: getattr(settings, name) for name in DEVICE},
+    )
+    return instantiate(cfg.target, _partial_=True)(options=options)

@@ -10,7 +10,7 @@ from pathlib import Path
 from moe_toy.files.atomic import replace
 
 CONFIG, TOKENIZER, METRICS, CURVES = "config.yaml", "tokenizer.json", "metrics.csv", "curves.png"
-STRONGEST_TOKENS = "strongest_tokens.csv"
+STRONGEST_TOKENS, TEXT = "strongest_tokens.csv", "text.json"
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
 STEP_FILE = re.compile(r"step-(\d+)\.ckpt")
 
@@ -34,6 +34,11 @@ class RunDirectory:
     @property
     def tokenizer(self) -> Path:
         return self.path / TOKENIZER
+
+    @property
+    def text(self) -> Path:
+        """Which text it was trained on: domains and fingerprint."""
+        return self.path / TEXT
 
     @property
     def metrics(self) -> Path:

@@ -23,6 +23,7 @@ from moe_toy.training.session import (
     greet,
     quieten,
     record_config,
+    record_text,
     record_tokenizer,
     say_goodbye,
 )
@@ -61,6 +62,7 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
         )
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
+    record_text(data.source.fingerprint(), data.domains, run_dir)
     greet(module)
     with closing(loggers):
         if start_path is None:

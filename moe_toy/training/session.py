@@ -1,5 +1,6 @@
 """What surrounds a run: its config on disk, first and last words, closing the loggers."""
 
+import json
 import logging
 import os
 import warnings
@@ -17,7 +18,16 @@ from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
 from moe_toy.pictures.curves import save_curves
 from moe_toy.runs.checkpoint import Checkpoint
-from moe_toy.runs.run_directory import CHECKPOINTS, CONFIG, CURVES, METRICS, STRONGEST_TOKENS, TOKENIZER, RunDirectory
+from moe_toy.runs.run_directory import (
+    CHECKPOINTS,
+    CONFIG,
+    CURVES,
+    METRICS,
+    STRONGEST_TOKENS,
+    TEXT,
+    TOKENIZER,
+    RunDirectory,
+)
 from moe_toy.training.lit_moe import LitMoE
 
 log = logging.getLogger(__name__)
@@ -37,6 +47,7 @@ CONTENTS = {
     CONFIG: "the resolved config",
     TOKENIZER: "the tokenizer it was trained with",
     CHECKPOINTS: "last.ckpt, best.ckpt; continue with hydra.run.dir=... ckpt_path=auto",
+    TEXT: "fingerprint of the text it was trained on",
     "wandb": "offline run: `wandb sync` its folder to see it online",
     "tensorboard": "`tensorboard --logdir` shows it",
 }
@@ -76,6 +87,14 @@ def record_tokenizer(file: Path, run_dir: Path) -> None:
     content = file.read_bytes()
     with save_atomically(RunDirectory(run_dir).tokenizer) as part:
         part.write_bytes(content)
+
+
+@rank_zero_only
+def record_text(fingerprint: str, domains: Sequence[str], run_dir: Path) -> None:
+    """Which text it is, in the run directory, so that the run can be measured on the same later."""
+    record = {"fingerprint": fingerprint, "domains": list(domains)}
+    with save_atomically(RunDirectory(run_dir).text) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
 
 
 @rank_zero_only
