@@ -52,11 +52,11 @@ def train(cfg: DictConfig, start: Path | None) -> None:
     """From the checkpoint `start`, or anew, to the last step."""
     from moe_toy.runs.checkpoint import check_continues, load_weights
     from moe_toy.runs.resume import logger_options
-    from moe_toy.training.accumulation import accumulated_batches
     from moe_toy.training.checkpoint_callback import CheckpointCallback
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
     from moe_toy.training.session import check_tokenizer, closing, greet, record_config, record_tokenizer, say_goodbye
+    from moe_toy.training.steps import settle_steps
 
     run_dir = Path(cfg.run_dir)
     data = instantiate(cfg.data)
@@ -69,10 +69,7 @@ def train(cfg: DictConfig, start: Path | None) -> None:
         load_weights(Path(cfg.init_from), module.model)
     loggers = build_loggers(cfg, logger_options(start, run_dir))
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
-    if cfg.global_batch_size is not None:
-        trainer.accumulate_grad_batches = accumulated_batches(
-            cfg.global_batch_size, batch_size=cfg.data.batch_size, num_ranks=trainer.world_size
-        )
+    settle_steps(trainer, cfg.global_batch_size, batch_size=cfg.data.batch_size)
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
     greet(module)

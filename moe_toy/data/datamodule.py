@@ -32,8 +32,8 @@ class DomainDataModule(lightning.LightningDataModule):
     Validation takes the first `validation_samples` blocks of `validation_length` tokens of every domain.
 
     Rank r of W takes the r-th of every W micro-batches, so a step trains on the same samples as one rank with W
-    times the batch. The only state is the number of samples trained on: a checkpoint taken between optimiser steps
-    resumes exactly where it stopped, also with another batch size or number of ranks. The Trainer needs
+    times the batch. The only state is how many samples and tokens were trained on: a checkpoint taken between optimiser
+    steps resumes exactly where it stopped, also with another batch size or number of ranks. The Trainer needs
     `use_distributed_sampler=False`.
     """
 
@@ -85,8 +85,7 @@ class DomainDataModule(lightning.LightningDataModule):
             "sample_bytes": tokenizer_sample_bytes,
             "root": self.root,
         }
-        self._resumed_samples = 0
-        self._resumed_step = 0
+        self._resumed_samples = self._resumed_tokens = self._resumed_step = 0
         if num_workers:
             # A forked worker that tokenises with threads would hang, and the library warns at each fork.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -184,18 +183,40 @@ class DomainDataModule(lightning.LightningDataModule):
     @property
     def num_samples(self) -> int:
         """Training samples that have entered the weights. What was only fetched does not count."""
-        steps = self.trainer.global_step - self._resumed_step if self.trainer is not None else 0
-        return self._resumed_samples + steps * self._samples_per_step
+        return self._resumed_samples + self._new_samples
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of these samples."""
+        return self._resumed_tokens + self._new_samples * self.sequence_length
 
     def state_dict(self) -> dict[str, Any]:
-        step = self.trainer.global_step if self.trainer else 0
-        return {"num_samples": self.num_samples, "global_step": step, "order": self.training_order.identity}
+        return {
+            "num_samples": self.num_samples,
+            "num_tokens": self.num_tokens,
+            "samples_per_step": self._samples_per_step,
+            "global_step": self.trainer.global_step if self.trainer else 0,
+            "order": self.training_order.identity,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._check_step(state_dict.get("samples_per_step", self._samples_per_step))
         self._resumed_samples = state_dict["num_samples"]
+        self._resumed_tokens = state_dict.get("num_tokens", self._resumed_samples * self.sequence_length)
         self._resumed_step = state_dict["global_step"]
         if state_dict.get("order") != self.training_order.identity:
             log.warning("the text, its domains, weights, sequence_length or seed have changed: other samples follow")
+
+    def _check_step(self, before: int) -> None:
+        """Steps of another size mean another length of an epoch, and of the learning rate's schedule."""
+        if before == self._samples_per_step:
+            return
+        if self.trainer is not None and self.trainer.max_steps < 1:
+            raise UserError(
+                f"ckpt_path: its steps were of {before} sequences, these are of {self._samples_per_step}, and epochs "
+                f"(trainer.max_steps=-1) are counted in steps; set global_batch_size={before} or trainer.max_steps"
+            )
+        log.warning("a step was of %d sequences before, now it is of %d", before, self._samples_per_step)
 
     @cached_property
     def _domain_weights(self) -> list[float]:
@@ -225,6 +246,12 @@ class DomainDataModule(lightning.LightningDataModule):
     @property
     def _accumulated_batches(self) -> int:
         return self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+
+    @property
+    def _new_samples(self) -> int:
+        """Samples trained on since this process began, or continued."""
+        steps = self.trainer.global_step - self._resumed_step if self.trainer is not None else 0
+        return steps * self._samples_per_step
 
     @property
     def _samples_per_step(self) -> int:

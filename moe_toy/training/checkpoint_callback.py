@@ -52,8 +52,6 @@ class CheckpointCallback(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.signals.listen()
-        if isinstance(trainer.val_check_batch, int):
-            trainer.val_check_batch += -trainer.val_check_batch % trainer.accumulate_grad_batches
         path = step_file(self.folder, self.saved_step)
         if trainer.is_global_zero and path.exists():  # it may have been stopped before it gave these names
             name_also(path, LAST)

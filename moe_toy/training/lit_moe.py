@@ -14,7 +14,7 @@ from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer import build_optimizer, build_schedule
 from moe_toy.training.sharding import shard
-from moe_toy.training.validation_interval import check_interval
+from moe_toy.training.steps import count_batches_anew, settle_epoch, settle_validations
 
 
 class LitMoE(LightningModule):
@@ -34,7 +34,17 @@ class LitMoE(LightningModule):
 
     def setup(self, stage: str) -> None:
         if self.trainer.datamodule is not None:
-            check_interval(self.trainer, len(self.trainer.datamodule.train_dataloader()))
+            settle_epoch(self.trainer, len(self.trainer.datamodule.train_dataloader()))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        count_batches_anew(
+            checkpoint["loops"]["fit_loop"],
+            step=checkpoint["global_step"],
+            accumulated=self.trainer.accumulate_grad_batches,
+        )
+
+    def on_train_start(self) -> None:
+        settle_validations(self.trainer)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:

@@ -9,9 +9,8 @@ from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint import check_continues, check_weights_fit
 from moe_toy.runs.checkpoint_folder import AUTO
 from moe_toy.runs.sharded_checkpoint import is_sharded
-from moe_toy.training.accumulation import accumulated_alone
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
-from moe_toy.training.validation_interval import check_interval
+from moe_toy.training.steps import accumulated_alone, check_interval, check_whole_steps
 
 
 def check_numbers(values: dict[str, Any]) -> None:
@@ -27,8 +26,10 @@ def check_numbers(values: dict[str, Any]) -> None:
     OptimizerConfig(**values["optimizer"]).check_trainer(
         gradient_clip_val=values["trainer"]["gradient_clip_val"], accumulate_grad_batches=accumulated
     )
+    if values["global_batch_size"] is None or trainer.devices == trainer.num_nodes == 1:  # else the ranks decide
+        check_whole_steps(trainer, accumulated)
     if trainer.max_steps > 0:  # else the text decides
-        check_interval(trainer, trainer.max_steps * accumulated)
+        check_interval(trainer, trainer.max_steps, accumulated)
 
 
 def check_together(values: dict[str, Any], model: MoETransformer) -> None:
