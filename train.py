@@ -55,6 +55,7 @@ def train(cfg: DictConfig, start: Path | None) -> None:
     from moe_toy.training.checkpoint_callback import CheckpointCallback
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
+    from moe_toy.training.memory import told_where_memory_ends
     from moe_toy.training.session import check_tokenizer, closing, greet, record_config, record_tokenizer, say_goodbye
     from moe_toy.training.steps import settle_steps
 
@@ -73,7 +74,7 @@ def train(cfg: DictConfig, start: Path | None) -> None:
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
     greet(module)
-    with closing(loggers):
+    with closing(loggers), told_where_memory_ends():
         if start is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
         trainer.fit(module, data, ckpt_path=start)

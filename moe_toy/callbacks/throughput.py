@@ -9,7 +9,6 @@ from pydantic import PositiveInt
 
 from moe_toy.routing import TokenBatch
 
-
 FIRST_STEPS = 3
 """Slower than those that follow: memory is found, kernels are chosen and compiled."""
 
@@ -36,10 +35,7 @@ class ThroughputCallback(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: TokenBatch, batch_idx: int
     ) -> None:
         now = (time.perf_counter() - self.started) / (batch.token_ids.numel() * trainer.world_size)
-        if self.step <= self.mean_begins or self.seconds_per_token is None:
-            before = now
-        else:
-            before = self.seconds_per_token
+        before = now if self.step <= self.mean_begins or self.seconds_per_token is None else self.seconds_per_token
         self.seconds_per_token = self.keep * before + (1 - self.keep) * now
         self.log("train/tokens_per_s", 1 / self.seconds_per_token, prog_bar=True)
         self.log("train/tokens", float(trainer.datamodule.num_tokens))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from moe_toy.balance.base import LoadBalancer
+from moe_toy.balance.precise_buffers import PreciseBuffers
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import mean_cross_entropy
@@ -54,7 +55,7 @@ class Block(nn.Module):
         return x + self.ffn(self.ffn_norm(x)), None
 
 
-class MoETransformer(nn.Module):
+class MoETransformer(PreciseBuffers):
     """OLMoE-style decoder: RMSNorm, QK norm per head, RoPE, SwiGLU experts, untied embeddings."""
 
     def __init__(self, config: ModelConfig, balancer: LoadBalancer) -> None:

@@ -24,6 +24,8 @@ class RunConfig:
     init_from: str | None
     sweep_name: str | None
     threads: PositiveInt | None
+    check_devices: bool
+    check_memory: bool
     data: Part
     optimizer: Part
     trainer: Part
@@ -38,6 +40,7 @@ class DataConfig:
     batch_size: PositiveInt
     sequence_length: PositiveInt
     validation_length: PositiveInt
+    validation_samples: PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True, config=OTHERS_ARE_FREE)

@@ -10,6 +10,8 @@ from moe_toy.runs.checkpoint import check_continues, check_weights_fit
 from moe_toy.runs.checkpoint_folder import AUTO
 from moe_toy.runs.sharded_checkpoint import is_sharded
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
+from moe_toy.training.devices import check_devices
+from moe_toy.training.memory import check_memory
 from moe_toy.training.steps import accumulated_alone, check_interval, check_whole_steps
 
 
@@ -18,6 +20,9 @@ def check_numbers(values: dict[str, Any]) -> None:
     RunConfig(**values)
     DataConfig(**values["data"])
     trainer = TrainerConfig(**values["trainer"])
+    if values["check_devices"]:
+        check_devices(values["trainer"])
+    check_validates_all_domains(trainer.limit_val_batches, values["data"]["validation_samples"])
     accumulated = accumulated_alone(
         values["global_batch_size"],
         batch_size=values["data"]["batch_size"],
@@ -30,6 +35,17 @@ def check_numbers(values: dict[str, Any]) -> None:
         check_whole_steps(trainer, accumulated)
     if trainer.max_steps > 0:  # else the text decides
         check_interval(trainer, trainer.max_steps, accumulated)
+
+
+def check_validates_all_domains(limit: float | None, samples: int) -> None:
+    """Refuse a limit on the batches of a validation: they come domain by domain, so it would leave domains out."""
+    if limit is None or limit == 0 or (isinstance(limit, float) and limit == 1):
+        return
+    some = max(1, int(limit * samples)) if isinstance(limit, float) else 1
+    raise UserError(
+        f"trainer.limit_val_batches={limit} would validate the first domains only; use data.validation_samples={some}, "
+        f"as many blocks of every domain (given {samples}), or trainer.limit_val_batches=0 to validate nothing"
+    )
 
 
 def check_together(values: dict[str, Any], model: MoETransformer) -> None:
@@ -63,3 +79,5 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
             )
     if init_from is not None:
         check_weights_fit(Path(init_from), model)
+    if values["check_memory"]:
+        check_memory(values, model)

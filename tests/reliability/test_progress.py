@@ -59,7 +59,7 @@ def test_epochs_go_on_with_steps_of_the_same_size_only(run, tmp_path):
     epochs = ["trainer.max_steps=-1", "trainer.max_epochs=2", "callbacks=none", EVEN]
     one = [*epochs, "data.batch_size=4", "trainer.limit_train_batches=3"]
     whole = run(tmp_path / "whole", *one, KEEP)
-    with pytest.raises(UserError, match="its steps were of 4 sequences, these are of 2, .* global_batch_size=4"):
+    with pytest.raises(UserError, match=r"its steps were of 4 sequences, these are of 2, .* global_batch_size=4"):
         continued(run, whole, *one, "data.batch_size=2")
     shutil.rmtree(tmp_path / "rest")
     two = [*epochs, "data.batch_size=2", "global_batch_size=4", "trainer.limit_train_batches=6"]
@@ -70,5 +70,5 @@ def test_epochs_go_on_with_steps_of_the_same_size_only(run, tmp_path):
 
 def test_every_step_has_as_many_sequences(run, tmp_path):
     uneven = ["trainer.accumulate_grad_batches=2", "trainer.limit_train_batches=3", "callbacks=none"]
-    with pytest.raises(UserError, match="trainer.limit_train_batches=3 ends within a step of 2 micro-batches"):
+    with pytest.raises(UserError, match=r"trainer.limit_train_batches=3 ends within a step of 2 micro-batches"):
         run(tmp_path / "uneven", *uneven, "balance=global_batch", "balance.estimate=exact", "trainer.max_steps=4")

@@ -79,8 +79,8 @@ def test_other_numbers_of_data_workers_change_nothing(run, whole, at_call, tmp_p
     assert_same_end(whole("loss_free"), tmp_path / "run")
 
 
-def test_a_validation_that_would_fall_into_a_step_comes_after_it(run, at_call, tmp_path):
-    odd = [*SHORT, "trainer.val_check_interval=3"]
+def test_a_share_of_the_run_that_is_no_whole_number_of_steps_is_continued_too(run, at_call, tmp_path):
+    odd = [*SHORT, "trainer.val_check_interval=0.4"]  # of 6 steps
     whole = run(tmp_path / "whole", *odd)
     assert validated_steps(whole) == [0, 2, 4, 6]
     at_call("training_step", 6, crash)
