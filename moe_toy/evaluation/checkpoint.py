@@ -140,5 +140,5 @@ class Checkpoint(LoadedModel):
     @torch.inference_mode()
     def observe(self, token_ids: Int[Tensor, "batch seq"]) -> Observation:
         token_ids = token_ids.to(self.model.rotation.device)
-        output = self.model(token_ids)
+        output = self.model(token_ids, with_predictions=True)
         return Observation(output.trace, next_token_losses(output.logits, token_ids))

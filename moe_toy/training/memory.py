@@ -145,8 +145,9 @@ def told_where_memory_ends() -> Iterator[None]:
         on_gpu = isinstance(error, torch.OutOfMemoryError)
         if not on_gpu and isinstance(error, RuntimeError) and not any(text in str(error) for text in CPU_MEMORY_ENDED):
             raise
+        place = "the memory of the GPU" if on_gpu else "memory"
         raise UserError(
-            f"{'the memory of the GPU' if on_gpu else 'memory'} ended; use a smaller data.batch_size "
-            "(global_batch_size keeps the steps as they are), model.activation_checkpointing=true or optimizer=adafactor_in_backward; "
-            "what was saved is intact, and ckpt_path=auto goes on from it"
+            f"{place} ended; use a smaller data.batch_size (global_batch_size keeps the steps as they are), "
+            "model.activation_checkpointing=true or optimizer=adafactor_in_backward; what was saved is intact, and "
+            "ckpt_path=auto goes on from it"
         ) from error
