@@ -37,14 +37,15 @@ def run(cfg: DictConfig) -> None:
 
     from moe_toy.runs.resume import alone_in, starting_point
     from moe_toy.training.allocator import keep_freed_memory
+    from moe_toy.training.process_state import process_restored
     from moe_toy.training.session import quieten
 
-    quieten()
     keep_freed_memory()
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    with told_in_one_line(), alone_in(Path(cfg.run_dir)):
+    with told_in_one_line(), process_restored(), alone_in(Path(cfg.run_dir)):
+        quieten()
+        if cfg.threads is not None:
+            torch.set_num_threads(cfg.threads)
+        seed_everything(cfg.seed, workers=True, verbose=False)
         train(cfg, starting_point(cfg.ckpt_path, Path(cfg.run_dir)))
 
 
@@ -73,7 +74,7 @@ def train(cfg: DictConfig, start: Path | None) -> None:
     settle_steps(trainer, cfg.global_batch_size, batch_size=cfg.data.batch_size)
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
-    greet(module)
+    greet(module, trainer)
     with closing(loggers), told_where_memory_ends():
         if start is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
@@ -116,7 +117,9 @@ def build_callbacks(cfg: DictConfig) -> "list[Callback]":
 
 
 def build_loggers(cfg: DictConfig, options: dict[str, dict[str, Any]]) -> "list[Logger]":
-    """`options` complete the configs of loggers by name."""
+    """`options` complete the configs of loggers by name. A run that only tries each loop once leaves no curves."""
+    if cfg.trainer.get("fast_dev_run"):
+        return []
     known = {name: options[name] for name in cfg.logger if name in options}
     return list(instantiate(cfg.logger, **known).values())
 

@@ -51,6 +51,8 @@ class TrainerConfig:
     max_epochs: Annotated[int, Field(ge=-1)] | None
     min_epochs: NonNegativeInt | None
     num_nodes: PositiveInt
+    accelerator: str = "auto"
+    precision: str | int | None = "32-true"
     devices: PositiveInt | Literal[-1] | list[NonNegativeInt] | Annotated[str, Field(pattern=r"^(auto|-1|\d+(,\d+)*)$")]
     max_time: dict[Literal["weeks", "days", "hours", "minutes", "seconds"], NonNegativeInt] | str | None
     accumulate_grad_batches: PositiveInt

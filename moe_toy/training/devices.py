@@ -15,7 +15,7 @@ def runs_on_gpu(accelerator: str) -> bool:
 
 def check_devices(trainer: dict[str, Any]) -> None:
     """Refuse a GPU where there is none, more of them than there are, and a precision that the device lacks."""
-    accelerator, precision = trainer["accelerator"], str(trainer["precision"])
+    accelerator, precision = trainer.get("accelerator", "auto"), str(trainer.get("precision"))
     on_gpu = runs_on_gpu(accelerator)
     if on_gpu and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         way = "install a CUDA build" if torch.version.cuda is None else "look at nvidia-smi and CUDA_VISIBLE_DEVICES"

@@ -55,14 +55,14 @@ class Need:
 def need_of(values: dict[str, Any], model: MoETransformer) -> Need:
     """Of the run that the config `values` describe; `model` may lie on the meta device."""
     trainer, data = values["trainer"], values["data"]
-    precision, on_gpu = str(trainer["precision"]), runs_on_gpu(trainer["accelerator"])
+    precision, on_gpu = str(trainer.get("precision")), _on_gpu(values)
     sizes = [parameter.numel() for parameter in model.parameters()]
     width = {"bf16-true": 2, "64-true": 8, "64": 8}.get(precision, 4)
     weights = sum(sizes) * width
     in_backward = values["optimizer"]["algorithm"] == "adafactor_in_backward"
     states = [weights, max(sizes) * width if in_backward else weights, 0 if in_backward else 2 * weights]
     ranks = num_devices(trainer["devices"], torch.cuda.device_count() if on_gpu else 1)
-    if not isinstance(trainer["strategy"], str):  # sharded
+    if not isinstance(trainer.get("strategy", "auto"), str):  # sharded
         states = [size // (ranks * trainer["num_nodes"]) for size in states]
     activations = _activations(model, data["batch_size"] * data["sequence_length"], 2 if "16" in precision else width)
     together = 1 if on_gpu else ranks  # processes that share this memory
@@ -85,7 +85,7 @@ def _activations(model: MoETransformer, num_tokens: int, width: int) -> int:
 
 def check_memory(values: dict[str, Any], model: MoETransformer) -> None:
     """Refuse a run that needs more memory than is free; warn of one that takes most of it."""
-    on_gpu = runs_on_gpu(values["trainer"]["accelerator"])
+    on_gpu = _on_gpu(values)
     need, free = need_of(values, model), free_memory(on_gpu)
     if free is None or need.total <= TIGHT * free:
         return
@@ -98,6 +98,10 @@ def check_memory(values: dict[str, Any], model: MoETransformer) -> None:
     if need.total > free:
         raise UserError(f"{text}, or try all the same with check_memory=false")
     log.warning("%s, if it does not fit", text)
+
+
+def _on_gpu(values: dict[str, Any]) -> bool:
+    return runs_on_gpu(values["trainer"].get("accelerator", "auto"))
 
 
 def free_memory(on_gpu: bool) -> int | None:
@@ -125,7 +129,7 @@ def _left_in(limit: str, use: str, reclaimable: str) -> int | None:
 
 
 def _advice(values: dict[str, Any], need: Need, free: int) -> str:
-    ways = [] if runs_on_gpu(values["trainer"]["accelerator"]) else ["trainer=gpu"]
+    ways = [] if _on_gpu(values) else ["trainer=gpu"]
     batch_size = values["data"]["batch_size"]
     fitting = int((TIGHT * free - need.states) // (need.activations // batch_size))
     if 1 <= fitting < batch_size:

@@ -22,7 +22,7 @@ def check_numbers(values: dict[str, Any]) -> None:
     trainer = TrainerConfig(**values["trainer"])
     if values["check_devices"]:
         check_devices(values["trainer"])
-    check_validates_all_domains(trainer.limit_val_batches, values["data"]["validation_samples"])
+    check_validations(trainer, values["data"]["validation_samples"])
     accumulated = accumulated_alone(
         values["global_batch_size"],
         batch_size=values["data"]["batch_size"],
@@ -37,8 +37,14 @@ def check_numbers(values: dict[str, Any]) -> None:
         check_interval(trainer, trainer.max_steps, accumulated)
 
 
-def check_validates_all_domains(limit: float | None, samples: int) -> None:
-    """Refuse a limit on the batches of a validation: they come domain by domain, so it would leave domains out."""
+def check_validations(trainer: TrainerConfig, samples: int) -> None:
+    """Refuse validations of a few batches: they come domain by domain, so these would leave domains out."""
+    if trainer.num_sanity_val_steps:
+        raise UserError(
+            f"trainer.num_sanity_val_steps={trainer.num_sanity_val_steps}: a run validates the whole untrained model before "
+            "its first step; leave it at 0"
+        )
+    limit = trainer.limit_val_batches
     if limit is None or limit == 0 or (isinstance(limit, float) and limit == 1):
         return
     some = max(1, int(limit * samples)) if isinstance(limit, float) else 1
