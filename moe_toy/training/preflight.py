@@ -41,8 +41,8 @@ def check_validations(trainer: TrainerConfig, samples: int) -> None:
     """Refuse validations of a few batches: they come domain by domain, so these would leave domains out."""
     if trainer.num_sanity_val_steps:
         raise UserError(
-            f"trainer.num_sanity_val_steps={trainer.num_sanity_val_steps}: a run validates the whole untrained model before "
-            "its first step; leave it at 0"
+            f"trainer.num_sanity_val_steps={trainer.num_sanity_val_steps}: a run validates the untrained model first, "
+            "as a whole; leave it at 0"
         )
     limit = trainer.limit_val_batches
     if limit is None or limit == 0 or (isinstance(limit, float) and limit == 1):
