@@ -49,6 +49,7 @@ class RoutingTrace:
     layer_ids: tuple[int, ...]
     """Which transformer layer each row of `expert_ids` is."""
     weights: Float[Tensor, "layer batch seq k"] | None = None
+    """How much each expert contributed, where the routing was recorded by others; no metric reads them."""
     predicted_ids: Integer[Tensor, "batch seq"] | None = None
     """Most likely next token at each position; only vocabulary specialization reads it."""
     domain_ids: Integer[Tensor, " batch"] | None = None

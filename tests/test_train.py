@@ -135,7 +135,7 @@ def test_the_last_step_is_validated_when_it_is_off_the_beat(run):
 
 def test_an_interval_that_an_epoch_of_the_text_never_reaches_is_refused(run):
     epoch = ["trainer.max_steps=-1", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
-    with pytest.raises(UserError, match=r"val_check_interval \(4\) exceeds the 3 micro-batches"):
+    with pytest.raises(UserError, match=r"val_check_interval \(4\) exceeds the 3 steps"):
         run("seldom", *epoch, "trainer.val_check_interval=4", "logger=none", "callbacks=none")
 
 

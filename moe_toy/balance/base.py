@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from moe_toy.balance.precise_buffers import PreciseBuffers
 from moe_toy.routing import Routing
 
 
@@ -17,7 +18,7 @@ class BalanceLoss:
     """Detached values for logging, before the coefficient, mean over layers."""
 
 
-class LoadBalancer(nn.Module):
+class LoadBalancer(PreciseBuffers):
     """One per model, not per layer, so that its state is one (layer, expert) tensor and one sum over ranks."""
 
     looks_ahead = False

@@ -62,6 +62,8 @@ class VocabularySpecializationCallback(RoutingCallback):
     with SRP over all experts (`routing/srp_correlation@{m}/input` ...). When training ends, the strongest tokens of
     every expert become the table `routing/strongest_tokens`, also kept as `strongest_tokens.csv`."""
 
+    needs_predictions = True
+
     def __init__(self, *, segment_length: PositiveInt) -> None:
         super().__init__()
         self.segment_length = segment_length

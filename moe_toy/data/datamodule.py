@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 
 from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches, outlast_signals
 from moe_toy.data.domains import Split, TextSource, data_root
-from moe_toy.data.order import TrainingOrder
-from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
-from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer, tokenizer_path
+from moe_toy.data.order import TrainingOrder, check_step_size, domain_weights
+from moe_toy.data.packing import TokenStream, check_enough, first_blocks, token_streams, tokenize
+from moe_toy.data.tokenizer import Tokenizer, check_fits, prepare_tokenizer, tokenizer_path
 from moe_toy.errors import UserError
 from moe_toy.routing import TokenBatch
 
@@ -32,8 +32,8 @@ class DomainDataModule(lightning.LightningDataModule):
     Validation takes the first `validation_samples` blocks of `validation_length` tokens of every domain.
 
     Rank r of W takes the r-th of every W micro-batches, so a step trains on the same samples as one rank with W
-    times the batch. The only state is the number of samples trained on: a checkpoint taken between optimiser steps
-    resumes exactly where it stopped, also with another batch size or number of ranks. The Trainer needs
+    times the batch. The only state is how many samples and tokens were trained on: a checkpoint taken between optimiser
+    steps resumes exactly where it stopped, also with another batch size or number of ranks. The Trainer needs
     `use_distributed_sampler=False`.
     """
 
@@ -85,8 +85,7 @@ class DomainDataModule(lightning.LightningDataModule):
             "sample_bytes": tokenizer_sample_bytes,
             "root": self.root,
         }
-        self._resumed_samples = 0
-        self._resumed_step = 0
+        self._resumed_samples = self._resumed_tokens = self._resumed_step = 0
         if num_workers:
             # A forked worker that tokenises with threads would hang, and the library warns at each fork.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -115,9 +114,15 @@ class DomainDataModule(lightning.LightningDataModule):
             ) from error
         streams = token_streams(self.source, tokenizer, self.root)
         self._check_enough(tokenizer, streams)
-        first_blocks(
-            self._by_domain(streams["validation"]), self.validation_length, self.validation_samples, logging.DEBUG
-        )
+        named = dict(zip(self.domains, streams["validation"], strict=True))
+        first_blocks(named, self.validation_length, self.validation_samples, logging.DEBUG)
+
+    def _check_enough(self, tokenizer: Tokenizer, streams: dict[Split, list[TokenStream]]) -> None:
+        check_fits(tokenizer, self.vocab_size)
+        trained_on = {
+            d: s for d, s, w in zip(self.domains, streams["train"], self._domain_weights, strict=True) if w > 0
+        }
+        check_enough(trained_on, self.sequence_length)
 
     @property
     def tokenizer_file(self) -> Path:
@@ -136,21 +141,6 @@ class DomainDataModule(lightning.LightningDataModule):
         self._validation = Sequences(
             streams["validation"], self.validation_length, self._validation_blocks(streams["validation"])
         )
-
-    def _check_enough(self, tokenizer: Tokenizer, streams: dict[Split, list[TokenStream]]) -> None:
-        """Refuse a tokenizer that does not fit, and domains with less text than one sequence."""
-        if tokenizer.vocab_size > self.vocab_size:
-            raise UserError(
-                f"data.vocab_size={self.vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size} tokens; "
-                "raise it"
-            )
-        _ = tokenizer.token_bytes  # it must be byte-level
-        for domain, weight, stream in zip(self.domains, self._domain_weights, streams["train"], strict=True):
-            if weight > 0 and stream.num_blocks(self.sequence_length) == 0:
-                raise UserError(
-                    f"{domain} has {stream.num_tokens} training tokens, less than one sequence of data.sequence_length="
-                    f"{self.sequence_length}; add text, shorten it or set its weight to 0"
-                )
 
     @cached_property
     def token_bytes(self) -> Int[Tensor, " vocab"]:
@@ -195,39 +185,40 @@ class DomainDataModule(lightning.LightningDataModule):
     @property
     def num_samples(self) -> int:
         """Training samples that have entered the weights. What was only fetched does not count."""
-        steps = self.trainer.global_step - self._resumed_step if self.trainer is not None else 0
-        return self._resumed_samples + steps * self._samples_per_step
+        return self._resumed_samples + self._new_samples
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of these samples."""
+        return self._resumed_tokens + self._new_samples * self.sequence_length
 
     def state_dict(self) -> dict[str, Any]:
-        step = self.trainer.global_step if self.trainer else 0
-        return {"num_samples": self.num_samples, "global_step": step, "order": self.training_order.identity}
+        return {
+            "num_samples": self.num_samples,
+            "num_tokens": self.num_tokens,
+            "samples_per_step": self._samples_per_step,
+            "global_step": self.trainer.global_step if self.trainer else 0,
+            "order": self.training_order.identity,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        before = state_dict.get("samples_per_step", self._samples_per_step)
+        check_step_size(before, self._samples_per_step, self.trainer.max_steps if self.trainer is not None else 1)
         self._resumed_samples = state_dict["num_samples"]
+        self._resumed_tokens = state_dict.get("num_tokens", self._resumed_samples * self.sequence_length)
         self._resumed_step = state_dict["global_step"]
         if state_dict.get("order") != self.training_order.identity:
             log.warning("the text, its domains, weights, sequence_length or seed have changed: other samples follow")
 
     @cached_property
     def _domain_weights(self) -> list[float]:
-        if self.weights is None:
-            return [1.0] * len(self.domains)
-        named = {str(name): weight for name, weight in self.weights.items()}  # YAML reads 2020 as a number
-        if unknown := [name for name in named if name not in self.domains]:
-            raise UserError(f"data.weights names {', '.join(unknown)}; the domains are {', '.join(self.domains)}")
-        weights = [float(named.get(domain, 0.0)) for domain in self.domains]
-        if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < float("inf"):
-            raise UserError(f"data.weights={dict(self.weights)} must be finite, not negative and not all 0")
-        return weights
+        return domain_weights(self.weights, self.domains)
 
     def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
-        named = self._by_domain(streams)
+        named = dict(zip(self.domains, streams, strict=True))
         level = logging.WARNING if self._rank == 0 else logging.DEBUG
         numbers = first_blocks(named, self.validation_length, self.validation_samples, level)
         return [(index, block) for index, number in enumerate(numbers.values()) for block in range(number)]
-
-    def _by_domain(self, streams: Sequence[TokenStream]) -> dict[str, TokenStream]:
-        return dict(zip(self.domains, streams, strict=True))
 
     @property
     def _num_ranks(self) -> int:
@@ -240,6 +231,12 @@ class DomainDataModule(lightning.LightningDataModule):
     @property
     def _accumulated_batches(self) -> int:
         return self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+
+    @property
+    def _new_samples(self) -> int:
+        """Samples trained on since this process began, or continued."""
+        steps = self.trainer.global_step - self._resumed_step if self.trainer is not None else 0
+        return steps * self._samples_per_step
 
     @property
     def _samples_per_step(self) -> int:

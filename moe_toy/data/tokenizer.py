@@ -87,6 +87,15 @@ class Tokenizer:
         return hashlib.sha256(self.backend.to_str().encode()).hexdigest()[:16]
 
 
+def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Refuse a tokenizer that has more tokens than a model, or that is not byte-level."""
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"data.vocab_size={vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size} tokens; raise it"
+        )
+    _ = tokenizer.token_bytes
+
+
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE tokenizer of exactly `vocab_size` entries: EOS (id 0), the 256 bytes and the merges."""
     if vocab_size <= NUM_BYTES:

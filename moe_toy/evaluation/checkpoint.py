@@ -172,5 +172,5 @@ class LoadedCheckpoint(LoadedModel):
     def observe(self, token_ids: Int[Tensor, "batch seq"]) -> Observation:
         token_ids = token_ids.to(self.model.rotation.device)
         with in_eval_mode(self.model):
-            output = self.model(token_ids)
+            output = self.model(token_ids, with_predictions=True)
         return Observation(output.trace, next_token_losses(output.logits, token_ids))

@@ -27,7 +27,10 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
 
 
 def build_loggers(cfg: DictConfig, options: dict[str, dict[str, Any]]) -> list[Logger]:
-    """Those of the config, completed with `options` by name. An entry that is null is left out."""
+    """Those of the config, completed with `options` by name. An entry that is null is left out, and a run that only
+    tries each loop once leaves no curves."""
+    if cfg.trainer.get("fast_dev_run"):
+        return []
     return [instantiate(entry, **options.get(name, {})) for name, entry in cfg.logger.items() if entry is not None]
 
 

@@ -52,8 +52,6 @@ class CheckpointCallback(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.signals.listen()
-        if isinstance(trainer.val_check_batch, int):
-            trainer.val_check_batch += -trainer.val_check_batch % trainer.accumulate_grad_batches
         path = self.run.step(self.saved_step)
         if trainer.is_global_zero and path.exists():  # it may have been stopped before it gave these names
             add_alias(path, LAST)
@@ -95,7 +93,7 @@ class CheckpointCallback(Checkpoint):
         if is_best:
             self.best_score, self.best_step = float(score), trainer.global_step
         self._save(trainer, again=True)
-        if is_best and trainer.is_global_zero:
+        if is_best and trainer.is_global_zero and not trainer.fast_dev_run:
             add_alias(self.run.step(trainer.global_step), BEST)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -125,7 +123,7 @@ class CheckpointCallback(Checkpoint):
             raise SystemExit(128 + self.signals.received if trainer.is_global_zero else 0)
 
     def _save(self, trainer: Trainer, again: bool = False) -> None:
-        if self.saved_step == trainer.global_step and not again:
+        if trainer.fast_dev_run or (self.saved_step == trainer.global_step and not again):
             return
         step = trainer.global_step
         path = self.run.step(step)

@@ -12,10 +12,11 @@ from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.runs.resume import AUTO
-from moe_toy.training.accumulation import accumulated_alone
 from moe_toy.training.build import build_model
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
-from moe_toy.training.validation_interval import check_interval
+from moe_toy.training.devices import check_devices
+from moe_toy.training.memory import check_memory
+from moe_toy.training.steps import accumulated_alone, check_interval, check_whole_steps
 
 
 def check(cfg: DictConfig) -> None:
@@ -39,6 +40,9 @@ def check_numbers(values: dict[str, Any]) -> None:
     RunConfig(**values)
     DataConfig(**values["data"])
     trainer = TrainerConfig(**values["trainer"])
+    if values["check_devices"]:
+        check_devices(values["trainer"])
+    check_validations(trainer, values["data"]["validation_samples"])
     accumulated = accumulated_alone(
         values["global_batch_size"],
         batch_size=values["data"]["batch_size"],
@@ -47,8 +51,27 @@ def check_numbers(values: dict[str, Any]) -> None:
     OptimizerConfig(**values["optimizer"]).check_trainer(
         gradient_clip_val=values["trainer"]["gradient_clip_val"], accumulate_grad_batches=accumulated
     )
+    if values["global_batch_size"] is None or trainer.devices == trainer.num_nodes == 1:  # else the ranks decide
+        check_whole_steps(trainer, accumulated)
     if trainer.max_steps > 0:  # else the text decides
-        check_interval(trainer, trainer.max_steps * accumulated)
+        check_interval(trainer, trainer.max_steps, accumulated)
+
+
+def check_validations(trainer: TrainerConfig, samples: int) -> None:
+    """Refuse validations of a few batches: they come domain by domain, so these would leave domains out."""
+    if trainer.num_sanity_val_steps:
+        raise UserError(
+            f"trainer.num_sanity_val_steps={trainer.num_sanity_val_steps}: a run validates the untrained model first, "
+            "as a whole; leave it at 0"
+        )
+    limit = trainer.limit_val_batches
+    if limit is None or limit == 0 or (isinstance(limit, float) and limit == 1):
+        return
+    some = max(1, int(limit * samples)) if isinstance(limit, float) else 1
+    raise UserError(
+        f"trainer.limit_val_batches={limit} would validate the first domains only; use data.validation_samples={some}, "
+        f"as many blocks of every domain (given {samples}), or trainer.limit_val_batches=0 to validate nothing"
+    )
 
 
 def check_together(values: dict[str, Any], model: MoETransformer) -> None:
@@ -83,3 +106,5 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
             )
     if init_from is not None:
         Checkpoint.open(init_from, "init_from").check_weights_fit(model)
+    if values["check_memory"]:
+        check_memory(values, model)

@@ -11,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.runs.resume import lock_run_directory, logger_options, starting_point
 from moe_toy.runs.run_directory import RunDirectory
-from moe_toy.training.accumulation import accumulated_batches
 from moe_toy.training.allocator import keep_freed_memory
 from moe_toy.training.build import build_callbacks, build_loggers, build_model
 from moe_toy.training.checkpoint_callback import CheckpointCallback
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.lit_moe import LitMoE
+from moe_toy.training.memory import told_where_memory_ends
+from moe_toy.training.process_state import process_restored
 from moe_toy.training.session import (
     check_tokenizer,
     closing,
@@ -27,16 +28,17 @@ from moe_toy.training.session import (
     record_tokenizer,
     say_goodbye,
 )
+from moe_toy.training.steps import settle_steps
 
 
 def run(cfg: DictConfig) -> None:
     """Train the model that a config describes, in its `run_dir`, from its first or its next step to the last."""
-    quieten()
     keep_freed_memory()
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    with lock_run_directory(Path(cfg.run_dir)):
+    with process_restored(), lock_run_directory(Path(cfg.run_dir)):
+        quieten()
+        if cfg.threads is not None:
+            torch.set_num_threads(cfg.threads)
+        seed_everything(cfg.seed, workers=True, verbose=False)
         train(cfg, starting_point(cfg.ckpt_path, RunDirectory(Path(cfg.run_dir))))
 
 
@@ -56,15 +58,12 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     start_path = None if start is None else start.path
     del start, initial, weights  # and with them the mapped files
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
-    if cfg.global_batch_size is not None:
-        trainer.accumulate_grad_batches = accumulated_batches(
-            cfg.global_batch_size, batch_size=cfg.data.batch_size, num_ranks=trainer.world_size
-        )
+    settle_steps(trainer, cfg.global_batch_size, batch_size=cfg.data.batch_size)
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
     record_text(data.source.fingerprint(), data.domains, run_dir)
-    greet(module)
-    with closing(loggers):
+    greet(module, trainer)
+    with closing(loggers), told_where_memory_ends():
         if start_path is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
         trainer.fit(module, data, ckpt_path=start_path)

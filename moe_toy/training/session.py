@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +37,13 @@ EXPECTED_WARNINGS = (
     ".*treespec, LeafSpec.* is deprecated",  # inside Lightning
     "Found .* module.* in eval mode at the start of training",
     "It is recommended to use .*sync_dist=True",  # callbacks log what is already summed over ranks
+    "The number of training batches .* is smaller than the logging interval",  # `greet` says it
+    "You requested to overfit but enabled train dataloader shuffling",  # ours does not shuffle
     "Detected an existing checkpoint in .*, overwriting",  # sharded last.ckpt and best.ckpt are written again and again
+)
+TALKATIVE = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.pytorch.accelerators.cuda",  # which GPU, at each validation
 )
 CONTENTS = {
     CURVES: "the curves of this run",
@@ -55,8 +60,8 @@ CONTENTS = {
 
 def quieten() -> None:
     """Leave on the screen what a user can act on."""
-    os.environ.setdefault("WANDB_SILENT", "true")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
 
@@ -98,7 +103,7 @@ def record_text(fingerprint: str, domains: Sequence[str], run_dir: Path) -> None
 
 
 @rank_zero_only
-def greet(module: LitMoE) -> None:
+def greet(module: LitMoE, trainer: Trainer) -> None:
     config = module.model.config
     log.info(
         "%.2fM parameters (%.2fM active): %d layers, %d of them MoE with %d routed experts, top %d, %d shared",
@@ -110,6 +115,12 @@ def greet(module: LitMoE) -> None:
         config.moe.top_k,
         config.moe.num_shared_experts,
     )
+    if trainer.loggers and 0 < trainer.max_steps < trainer.log_every_n_steps:
+        log.info(
+            "the %d steps are fewer than trainer.log_every_n_steps=%d: none of them is logged, only validations",
+            trainer.max_steps,
+            trainer.log_every_n_steps,
+        )
 
 
 @contextmanager
@@ -131,7 +142,10 @@ def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     """The last lines of a run: its final scores, and where everything is."""
     shown = ("val/loss", "val/bits_per_byte", "routing/srp@16", "routing/load_cv", "routing/domain_specialization")
     scores = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]
-    log.info("finished step %d: %s", trainer.global_step, ", ".join(scores))
+    if trainer.fast_dev_run:  # whose validation is of the first domains
+        log.info("tried %d steps and a validation; nothing is kept of them", trainer.global_step)
+    else:
+        log.info("finished step %d: %s", trainer.global_step, ", ".join(scores))
     if RunDirectory(run_dir).metrics.exists():  # not where all steps were done before
         save_curves(run_dir)
     log.info("run directory: %s", run_dir)

@@ -39,7 +39,7 @@ def complain(refusal, monkeypatch):
         (["optimizer.min_lr=1.0"], ["optimizer.min_lr (1.0) cannot exceed optimizer.lr"]),
         (
             ["trainer.max_steps=3", "trainer.val_check_interval=4"],
-            ["val_check_interval (4) exceeds the 3 micro-batches"],
+            ["val_check_interval (4) exceeds the 3 steps"],
         ),
         (["balance.coefficient=much"], ["balance.coefficient", "valid number", "'much'"]),
         (["balance.scope=layer"], ["balance.scope", "'global_batch' or 'ema'", "'layer'"]),

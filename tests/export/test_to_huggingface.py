@@ -34,16 +34,19 @@ def by_expert(expert_ids, weights):
 def assert_equal_logits_and_routing(ours, folder):
     theirs, loading = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not any(loading.values()), loading
-    routings = []
+    routings, our_routings = [], []
+    for name, module in ours.named_modules():
+        if name.endswith(".router"):
+            module.register_forward_hook(lambda _, inputs, routing: our_routings.append(routing))
     for name, module in theirs.named_modules():
         if name.endswith(".experts"):
             module.register_forward_pre_hook(lambda _, inputs: routings.append(inputs[1:]))
     tokens = torch.randint(ours.config.vocab_size, (2, ours.config.max_seq_len))
     output, logits = ours(tokens), theirs.eval()(tokens).logits
     torch.testing.assert_close(logits, output.logits, atol=1e-4, rtol=0)
-    our_routings = zip(output.trace.expert_ids.flatten(1, 2), output.trace.weights.flatten(1, 2), strict=True)
     for ours_chosen, theirs_chosen in zip(our_routings, routings, strict=True):
-        (ids, weights), (their_ids, their_weights) = by_expert(*ours_chosen), by_expert(*theirs_chosen)
+        ids, weights = by_expert(ours_chosen.expert_ids.flatten(0, 1), ours_chosen.weights.flatten(0, 1))
+        their_ids, their_weights = by_expert(*theirs_chosen)
         assert torch.equal(their_ids, ids)
         torch.testing.assert_close(their_weights, weights)
 

@@ -43,3 +43,16 @@ def test_under_autocast_products_are_bf16_and_the_loss_is_fp32():
     ):
         assert chunked.dtype == torch.float32
         torch.testing.assert_close(chunked, reference, atol=0.02, rtol=0.05)
+
+
+def test_chunks_of_bf16_add_up_to_what_fp32_gives(monkeypatch):
+    """Summed in bf16, hundreds of chunks would lose most of what the later ones add."""
+    monkeypatch.setitem(cross_entropy.CHUNK_LOGITS, "cpu", 16)
+    torch.manual_seed(0)
+    hidden, targets = torch.rand(2000, 4).bfloat16(), torch.zeros(2000, dtype=torch.int64)
+    weight = torch.randn(16, 4).bfloat16().requires_grad_()
+    (chunked,) = torch.autograd.grad(mean_cross_entropy(hidden, weight, targets), weight)
+    exact = weight.detach().float().requires_grad_()
+    (reference,) = torch.autograd.grad(F.cross_entropy(hidden.float() @ exact.T, targets), exact)
+    assert chunked.dtype == torch.bfloat16
+    torch.testing.assert_close(chunked.float(), reference, rtol=0.01, atol=0.001)

@@ -16,7 +16,7 @@ from tests.reliability.compare import assert_same_end
 SHORT = [
     "trainer.max_steps=6",
     "trainer.accumulate_grad_batches=2",
-    "trainer.val_check_interval=4",
+    "trainer.val_check_interval=2",
     "data.validation_batch_size=2",
     "callbacks=none",
     "+callbacks.saturation={_target_:moe_toy.callbacks.saturation.SaturationCallback,probe_batches:2,per_layer:false}",
@@ -83,8 +83,8 @@ def test_other_numbers_of_data_workers_change_nothing(run, whole, at_call, tmp_p
     assert_same_end(whole("loss_free"), tmp_path / "run")
 
 
-def test_a_validation_that_would_fall_into_a_step_comes_after_it(run, at_call, tmp_path):
-    odd = [*SHORT, "trainer.val_check_interval=3"]
+def test_a_share_of_the_run_that_is_no_whole_number_of_steps_is_continued_too(run, at_call, tmp_path):
+    odd = [*SHORT, "trainer.val_check_interval=0.4"]  # of 6 steps
     whole = run(tmp_path / "whole", *odd)
     assert validated_steps(whole) == [0, 2, 4, 6]
     at_call("training_step", 6, crash)
@@ -103,7 +103,7 @@ def test_a_run_without_time_left_ends_between_steps(run, whole, at_call, tmp_pat
     assert_same_end(whole("global_batch"), tmp_path / "run")
 
 
-@pytest.mark.parametrize("validations", ["trainer.val_check_interval=4", "trainer.limit_val_batches=0"])
+@pytest.mark.parametrize("validations", ["trainer.val_check_interval=2", "trainer.limit_val_batches=0"])
 def test_the_last_step_is_saved_without_a_validation_too(run, tmp_path, validations):
     run(tmp_path / "run", *SHORT, "trainer.max_steps=3", validations)
     assert saved_steps(tmp_path / "run")[-1] == 3
