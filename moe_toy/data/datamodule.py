@@ -119,10 +119,8 @@ class DomainDataModule(lightning.LightningDataModule):
 
     def _check_enough(self, tokenizer: Tokenizer, streams: dict[Split, list[TokenStream]]) -> None:
         check_fits(tokenizer, self.vocab_size)
-        trained_on = {
-            d: s for d, s, w in zip(self.domains, streams["train"], self._domain_weights, strict=True) if w > 0
-        }
-        check_enough(trained_on, self.sequence_length)
+        weighted = zip(self.domains, streams["train"], self._domain_weights, strict=True)
+        check_enough({domain: stream for domain, stream, weight in weighted if weight > 0}, self.sequence_length)
 
     @property
     def tokenizer_file(self) -> Path:
@@ -152,7 +150,7 @@ class DomainDataModule(lightning.LightningDataModule):
         return self._training_loader(self._batches_per_epoch, self.num_workers)
 
     def step_batches(self) -> Iterable[TokenBatch]:
-        """This rank's micro-batches of the coming optimiser step: those that the training loader is about to give."""
+        """This rank's micro-batches of the coming optimiser step, which the training loader is about to give."""
         return self._training_loader(self._accumulated_batches, num_workers=0)
 
     def _training_loader(self, num_batches: int, num_workers: int) -> DataLoader[TokenBatch]:

@@ -102,7 +102,7 @@ def check_step_size(before: int, now: int, max_steps: int) -> None:
         return
     if max_steps < 1:
         raise UserError(
-            f"ckpt_path: its steps were of {before} sequences, these are of {now}, and epochs (trainer.max_steps=-1) are "
-            f"counted in steps; set global_batch_size={before} or trainer.max_steps"
+            f"ckpt_path: its steps were of {before} sequences, these are of {now}, and epochs (trainer.max_steps=-1) "
+            f"are counted in steps; set global_batch_size={before} or trainer.max_steps"
         )
     log.warning("a step was of %d sequences before, now it is of %d", before, now)
