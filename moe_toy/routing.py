@@ -52,6 +52,11 @@ class RoutingTrace:
     """Most likely next token at each position; only vocabulary specialization reads it."""
     domain_ids: Integer[Tensor, " batch"] | None = None
     """Filled by the caller: a model knows no domains."""
+    prompt_lengths: Integer[Tensor, " batch"] | None = None
+    """How many of the first tokens of each sequence were read at once, before the answer; None is none. Only caches
+    read it."""
+    expert_bytes: tuple[int, ...] | None = None
+    """Size of one expert in each row of `expert_ids`, where the layers differ or it is known."""
     vocab_size: int | None = None
     domains: tuple[str, ...] = ()
     """Names, indexed by `domain_ids`; empty where unknown."""
@@ -65,7 +70,7 @@ class RoutingTrace:
         """The same trace of some of its sequences."""
         on_batch = {
             name: getattr(self, name)[sequences]
-            for name in ("token_ids", "predicted_ids", "domain_ids")
+            for name in ("token_ids", "predicted_ids", "domain_ids", "prompt_lengths")
             if getattr(self, name) is not None
         }
         weights = None if self.weights is None else self.weights[:, sequences]
@@ -81,6 +86,7 @@ AXES = {
     "token_ids": ("batch", "seq"),
     "predicted_ids": ("batch", "seq"),
     "domain_ids": ("batch",),
+    "prompt_lengths": ("batch",),
     "weights": ("layer", "batch", "seq", "k"),
 }
 """The axes of each tensor of a trace."""
