@@ -18,6 +18,7 @@ import evaluate
 import train
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
+from moe_toy.evaluation import command
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.results import Results
@@ -229,6 +230,23 @@ def test_each_side_of_an_encoder_decoder_model_becomes_a_report(family, part, da
     assert results.summary["sequence_length"] == (5 if masks else 32)  # the start, two masks and what they hide
 
 
+def test_a_target_is_built_once_per_command(tmp_path, monkeypatch):
+    made, build = [], command.build
+    monkeypatch.setattr(command, "build", lambda cfg: made.append(cfg.target.path) or build(cfg))
+    save_trace(load_golden("sticky_e16k4").trace, tmp_path / "a.safetensors")
+    for out_dir in ("once", "again"):
+        run(tmp_path / out_dir, "target=trace", f"target.path={tmp_path}/a.safetensors")
+    assert made == [f"{tmp_path}/a.safetensors"] * 2  # one for each command
+
+
+def test_another_config_is_another_target(tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        configs = [compose("evaluate", ["target=trace", f"target.path={name}"]) for name in ("a", "b", "a")]
+    first, second, again = (command.target_of(cfg).path.name for cfg in configs)
+    assert (first, second, again) == ("a", "b", "a")
+    assert command.target_of(configs[0]) is command.target_of(configs[2])
+
+
 def test_defaults_in_yaml_and_python_agree():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate")
@@ -371,7 +389,7 @@ def test_results_without_a_summary_are_not_taken_for_finished(tmp_path, monkeypa
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", ["target=trace", f"target.path={tmp_path}/a.safetensors", f"out_dir={tmp_path}"])
     with pytest.raises(UserError, match=r"summary.json has no name, .* evaluate again, to another out_dir"):
-        evaluate.build(cfg).run()
+        command.target_of(cfg).run(tmp_path)
 
 
 @pytest.mark.parametrize("summary", ["{}", "[]"])

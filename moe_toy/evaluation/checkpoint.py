@@ -17,10 +17,14 @@ from torch import Tensor
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
+from moe_toy.evaluation.evaluation import write_report
+from moe_toy.evaluation.reading import Reading
+from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, check_device, file_state
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
+from moe_toy.results import Results
 from moe_toy.runs.checkpoint import BALANCER, load_checkpoint, model_config, model_state
 from moe_toy.runs.checkpoint_folder import run_dir_of
 
@@ -37,7 +41,9 @@ class CheckpointTarget(ModelTarget):
 
     kind = "checkpoint"
 
-    def __init__(self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt) -> None:
+    def __init__(
+        self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt, options: Options
+    ) -> None:
         if path is None:
             raise UserError("target.path is not set; give a run directory of train.py or a .ckpt file")
         is_run = (Path(path) / LAST).exists()
@@ -46,11 +52,22 @@ class CheckpointTarget(ModelTarget):
         self.name = Path(path).resolve().name if is_run else self.path.stem
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = batch_size
+        self.reading = Reading(options)
 
     def check(self) -> None:
         check_device("target.device", self.device)
         with torch.device("meta"):
             self._balancer(*self._saved())
+        self.reading.check(self)
+
+    def prepare(self, out_dir: Path) -> None:
+        self.reading.prepare(self, out_dir)
+
+    def run(self, out_dir: Path) -> Results:
+        return self.reading.run(self, out_dir)
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        return write_report(results, out_dir)
 
     def identity(self) -> dict[str, Any]:
         return {"file": str(self.path.resolve()), "state": file_state(self.path)}

@@ -49,6 +49,11 @@ class OutputFolder:
                 f"out_dir={self.path} holds the results of another evaluation ({difference}); choose another out_dir"
             )
 
+    def check_unclaimed(self) -> None:
+        """Raise `UserError` if an evaluation lies in the folder."""
+        if (self.path / IDENTITY).exists():
+            raise UserError(f"out_dir={self.path} holds the results of an evaluation; choose another out_dir")
+
     def claim(self, identity: dict[str, Any]) -> None:
         self.check(identity)
         self.path.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ from moe_toy.data.domains import TextSource
 from moe_toy.data.packing import first_blocks, token_streams, tokenize
 from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer
 from moe_toy.errors import UserError
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is read, for an evaluation that no config describes."""
+
+    source: TextSource
+    root: Path
+    validation_samples: int
+    validation_length: int
 
 
 class Samples:

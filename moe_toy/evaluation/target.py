@@ -1,18 +1,36 @@
-"""What can be evaluated: a model that is fed text (`ModelTarget`), or routing recorded elsewhere (`trace_files.py`)."""
+"""What can be evaluated (`Target`), and where a model that is fed text comes from (`ModelTarget`)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from moe_toy.errors import UserError
+from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What `evaluate.py` can be pointed at. Its methods are called in this order."""
+
+    def check(self) -> None:
+        """Raise `UserError` for what is wrong, before anything is created or fetched."""
+
+    def prepare(self, out_dir: Path) -> None:
+        """Fetch and make what is needed, and raise `UserError` unless `out_dir` is free for the results."""
+
+    def run(self, out_dir: Path) -> Results:
+        """Measure. What may be continued after an interruption is kept in `out_dir` meanwhile."""
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        """Write `report.html` and return its path."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,7 @@ class LoadedModel(ABC):
 
 
 class ModelTarget(ABC):
-    """Where a model comes from. Nothing is loaded before `load`."""
+    """Where a model comes from, as `Reading` asks for it. Nothing is loaded before `load`."""
 
     kind: str
     name: str

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 
-import evaluate
 from moe_toy.errors import UserError
+from moe_toy.evaluation import command
 from moe_toy.report import sweep as report
 from moe_toy.report.figures import sweep as figures
 from moe_toy.results import Results
@@ -108,12 +109,17 @@ def test_curves_are_means_over_seeds_and_the_reader_chooses_the_metric():
 
 
 def test_strict_leaves_with_1_if_a_claim_fails(directory, tmp_path, results, capsys):
-    evaluate.judge(directory, tmp_path / "out", strict=True)
+    def judge(strict: bool) -> None:
+        overrides = ["target=sweep", f"target.path='{directory}'", f"strict={strict}", f"out_dir={tmp_path}/out"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            command.run(compose("evaluate", overrides))
+
+    judge(strict=True)
     assert "holds: SRP falls" in capsys.readouterr().out
     results.assign(**{"routing/srp@16": 1 - results["routing/srp@16"]}).to_parquet(directory / "results.parquet")
-    evaluate.judge(directory, tmp_path / "out", strict=False)
+    judge(strict=False)
     with pytest.raises(SystemExit) as stop:
-        evaluate.judge(directory, tmp_path / "out", strict=True)
+        judge(strict=True)
     assert stop.value.code == 1
 
 
