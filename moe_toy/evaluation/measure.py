@@ -41,7 +41,7 @@ def measure(
     num_sequences = 0
     for number, trace in enumerate(recording):
         keep(trace)
-        num_sequences += len(trace.token_ids)
+        num_sequences += trace.num_sequences
         if reading is None:
             with_vocabulary = vocabulary_fits(trace)
             first = trace
@@ -77,7 +77,7 @@ def makers_of(first: RoutingTrace, settings: MetricSettings, tokenizer: Tokenize
         NullTable(first, settings.segment_lengths, samples=settings.null_samples, repeats=settings.null_repeats),
         LossTable(),
     ]
-    if tokenizer is not None:
+    if tokenizer is not None and first.names_leaders:
         makers.append(TextTable(first, token_text, settings.text_tokens))
     return makers
 
@@ -97,7 +97,7 @@ def summarize(
         "vocab_size": first.vocab_size,
         "domains": domains,
         "samples_per_domain": num_sequences // len(domains),
-        "sequence_length": first.token_ids.shape[1],
+        "sequence_length": first.sequence_length,
         "loss": float(tables["loss"].loss.mean()) if "loss" in tables else None,
         "settings": settings.as_json(),
     }
