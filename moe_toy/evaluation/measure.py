@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -19,6 +20,7 @@ from moe_toy.metrics.analyze import table_makers
 from moe_toy.metrics.table_maker import Pass, TableMaker
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.notes import notes_on
 from moe_toy.traces.recording import Recording
 
 log = logging.getLogger(__name__)
@@ -39,9 +41,11 @@ def measure(
     """
     reading: Pass | None = None
     num_sequences = 0
+    tokens_by_length: Counter[int] = Counter()
     for number, trace in enumerate(recording):
         keep(trace)
         num_sequences += trace.num_sequences
+        tokens_by_length[trace.sequence_length] += trace.num_sequences * trace.sequence_length
         if reading is None:
             with_vocabulary = vocabulary_fits(trace)
             first = trace
@@ -52,7 +56,9 @@ def measure(
         reading.add(counted, number)
     tables = reading.tables()
     tables["correlations"] = correlation_table(tables)
-    return Results(about | summarize(first, recording.domains, num_sequences, tables, settings), tables)
+    summary = summarize(first, recording.domains, num_sequences, tables, settings)
+    summary["notes"] = notes_on(first, tokens_by_length, settings.segment_lengths)
+    return Results(about | summary, tables)
 
 
 def makers_of(first: RoutingTrace, settings: MetricSettings, tokenizer: Tokenizer | None) -> list[TableMaker]:

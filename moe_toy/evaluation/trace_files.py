@@ -49,7 +49,7 @@ class TraceTarget:
             raise UserError("target.path is not set; give a trace file or a folder of them")
         self.source = str(path)
         self.path = Path(path)
-        self.name = self.path.resolve().stem
+        self.name = bare_name(self.path.resolve())
         self.num_experts = num_experts
         self.sequence_length = sequence_length
         self.keep_constant_layers = keep_constant_layers

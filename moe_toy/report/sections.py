@@ -11,6 +11,7 @@ from moe_toy.report.page import Section, data_block, figures
 from moe_toy.report.passages import passages, strongest_tokens
 from moe_toy.results import Results
 
+NULLS = "Shuffled models are scored on a few sequences of each domain."
 ORDER = (
     "Hit rates here are what a real cache gets: an engine asks for the experts of one layer after another, and every "
     "first request is a miss. The paper asks for the experts of all layers of a token before any is loaded and counts "
@@ -40,7 +41,7 @@ def consistency_section(results: Results) -> Section:
         "SRP asks how well one fixed set of experts could serve all tokens of a segment: 1 if routing stands still, "
         "2k/(E+k) if it is perfectly even. Higher means that an expert, once loaded, is used again soon.",
         figures(shown),
-        "Shuffled models are scored on a few sequences of each domain." if "nulls" in results.tables else "",
+        " ".join([*summary.get("notes", ()), *([NULLS] if "nulls" in results.tables else ())]),
     )
 
 

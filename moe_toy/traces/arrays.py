@@ -53,7 +53,7 @@ def read(path: Path) -> Requests:
         )
     return Requests(
         experts=np.split(experts.astype(np.int64), ends),
-        rows=np.split(np.arange(len(experts)), ends),
+        rows=np.split(np.broadcast_to(np.arange(len(experts))[:, None], experts.shape[:2]), ends),
         layer_ids=tuple(range(experts.shape[1])),
         token_ids=np.split(token_ids, ends),
         prompt_lengths=None if prompts is None else prompts.tolist(),

@@ -23,7 +23,7 @@ class Requests:
     experts: list[np.ndarray]
     """Of each request: int64 [token, layer, k], best expert first if `ordered`; -1 is none."""
     rows: list[np.ndarray]
-    """Where each token stands in the file."""
+    """Where each token and layer stands in the file: [token, layer]."""
     layer_ids: tuple[int, ...]
     unit: str = "row"
     """What `rows` number: rows from 0 or lines from 1."""
@@ -37,6 +37,7 @@ class Requests:
         return replace(
             self,
             experts=[ids[:, list(kept)] for ids in self.experts],
+            rows=[rows[:, list(kept)] for rows in self.rows],
             layer_ids=tuple(self.layer_ids[i] for i in kept),
             expert_bytes=self.expert_bytes and tuple(self.expert_bytes[i] for i in kept),
         )
@@ -72,7 +73,7 @@ def cleaned(requests: Requests, path: Path, num_experts: int | None, *, keep_con
             found = int(ids[token, layer, rank])
             way_out = f"target.num_experts={highest + 1} works" if found >= 0 else "ids begin at 0, and -1 is none"
             raise UserError(
-                f"{path}: {requests.unit} {rows[token]} names expert {found} in layer {requests.layer_ids[layer]}, but "
+                f"{path}: {requests.unit} {rows[token, layer]} names expert {found} in layer {requests.layer_ids[layer]}, but "
                 f"target.num_experts is {num_experts}; {way_out}"
             )
         ascending = np.sort(ids, -1)
@@ -80,7 +81,7 @@ def cleaned(requests: Requests, path: Path, num_experts: int | None, *, keep_con
         if twice.any():
             token, layer = np.argwhere(twice)[0]
             raise UserError(
-                f"{path}: {requests.unit} {rows[token]} names an expert twice in layer {requests.layer_ids[layer]}: "
+                f"{path}: {requests.unit} {rows[token, layer]} names an expert twice in layer {requests.layer_ids[layer]}: "
                 f"{ids[token, layer].tolist()}; record the routing again"
             )
     ordered = requests.ordered and not in_ascending_order(requests.experts)

@@ -64,7 +64,7 @@ def read(path: Path) -> Requests:
     )
     sized = set(requests.layer_ids) <= set(sizes) and 0 not in sizes.values()
     at = {number: key for key, number in first.items()}
-    starts = [at[int(rows[0])] for rows in requests.rows]
+    starts = [at[int(rows[0].min())] for rows in requests.rows]
     return replace(
         requests,
         num_experts=num_experts,

@@ -48,8 +48,8 @@ def requests_of(
         )
     filled = np.full((len(tokens), len(layers), max(map(len, experts))), -1, np.int64)
     filled[place, column] = _padded(experts, filled.shape[-1], weights, lines, path)
-    first_line = np.full(len(tokens), np.iinfo(np.int64).max)
-    np.minimum.at(first_line, place, table.line.to_numpy())
+    line_of = np.full(filled.shape[:2], np.iinfo(np.int64).max)
+    line_of[place, column] = table.line
     missing = int((filled < 0).all(-1).sum())
     if missing:
         log.warning(
@@ -62,10 +62,10 @@ def requests_of(
     gaps = len(ends) + 1 - len(np.unique(tokens[:, :2], axis=0))
     if gaps:
         log.warning("%s: tokens are missing in %d places; nothing is counted across them", path, gaps)
-    parts = sorted(np.split(np.arange(len(tokens)), ends), key=lambda part: first_line[part[0]])
+    parts = sorted(np.split(np.arange(len(tokens)), ends), key=lambda part: line_of[part[0]].min())
     return Requests(
         experts=[filled[part] for part in parts],
-        rows=[first_line[part] for part in parts],
+        rows=[line_of[part] for part in parts],
         layer_ids=tuple(int(number) for number in layers),
         unit="line",
     )
