@@ -12,9 +12,7 @@ def notes_on(trace: RoutingTrace, tokens_by_length: Mapping[int, int], segment_l
     sequences of each length; empty where everything is known and all sequences are of one length."""
     notes = []
     if trace.token_ids is None:
-        notes.append(
-            "The recording has no token ids: vocabulary specialization, text and shuffling of equal tokens are"
-        )
+        notes.append("Token ids are unknown: vocabulary specialization, text and shuffling of equal tokens are")
     elif not trace.ordered:
         notes.append("The experts of a token stand in no order of rank: vocabulary specialization and text are")
     elif trace.padded:

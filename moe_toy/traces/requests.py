@@ -71,17 +71,19 @@ def cleaned(requests: Requests, path: Path, num_experts: int | None, *, keep_con
         if ((ids >= num_experts) | (ids < -1)).any():
             token, layer, rank = np.argwhere((ids >= num_experts) | (ids < -1))[0]
             found = int(ids[token, layer, rank])
+            where = f"{path}: {requests.unit} {rows[token, layer]}"
             way_out = f"target.num_experts={highest + 1} works" if found >= 0 else "ids begin at 0, and -1 is none"
             raise UserError(
-                f"{path}: {requests.unit} {rows[token, layer]} names expert {found} in layer {requests.layer_ids[layer]}, but "
+                f"{where} names expert {found} in layer {requests.layer_ids[layer]}, but "
                 f"target.num_experts is {num_experts}; {way_out}"
             )
         ascending = np.sort(ids, -1)
         twice = ((np.diff(ascending, axis=-1) == 0) & (ascending[..., 1:] >= 0)).any(-1)
         if twice.any():
             token, layer = np.argwhere(twice)[0]
+            where = f"{path}: {requests.unit} {rows[token, layer]}"
             raise UserError(
-                f"{path}: {requests.unit} {rows[token, layer]} names an expert twice in layer {requests.layer_ids[layer]}: "
+                f"{where} names an expert twice in layer {requests.layer_ids[layer]}: "
                 f"{ids[token, layer].tolist()}; record the routing again"
             )
     ordered = requests.ordered and not in_ascending_order(requests.experts)

@@ -26,7 +26,6 @@ def chosen():
 def json_rows(chosen, request="a"):
     return [
         {"type": "route", "req_id": request, "token_idx": t, "layer": layer, "topk_ids": chosen[t, layer].tolist()}
-        | more
         for t in range(len(chosen))
         for layer in range(chosen.shape[1])
     ]
