@@ -144,6 +144,8 @@ def joined(traces: list[RoutingTrace]) -> RoutingTrace:
         expert_ids=torch.cat([trace.expert_ids for trace in traces], dim=1),
         source=first.source | by_domain,
         domains=traces[-1].domains,
+        ordered=all(trace.ordered for trace in traces),
+        padded=any(trace.padded for trace in traces),
         **ids,
     )
 

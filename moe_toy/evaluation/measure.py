@@ -41,10 +41,12 @@ def measure(
     """
     reading: Pass | None = None
     num_sequences = 0
+    ordered, padded = True, False
     tokens_by_length: Counter[int] = Counter()
     for number, trace in enumerate(recording):
         keep(trace)
         num_sequences += trace.num_sequences
+        ordered, padded = ordered and trace.ordered, padded or trace.padded
         tokens_by_length[trace.sequence_length] += trace.num_sequences * trace.sequence_length
         if reading is None:
             with_vocabulary = vocabulary_fits(trace)
@@ -57,7 +59,9 @@ def measure(
     tables = reading.tables()
     tables["correlations"] = correlation_table(tables)
     summary = summarize(first, recording.domains, num_sequences, tables, settings)
-    summary["notes"] = notes_on(first, tokens_by_length, settings.segment_lengths)
+    summary["notes"] = notes_on(
+        replace(first, ordered=ordered, padded=padded), tokens_by_length, settings.segment_lengths
+    )
     return Results(about | summary, tables)
 
 

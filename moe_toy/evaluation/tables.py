@@ -156,7 +156,13 @@ class TextTable(SomeOfEachDomain):
         self.token_text = token_text
         self.length = length
 
+    def update(self, trace: RoutingTrace) -> None:
+        if trace.names_leaders:
+            super().update(trace)
+
     def tables(self) -> dict[str, pd.DataFrame]:
+        if not self._parts:
+            return {}
         passages = self.trace
         layers, _, _, top_k = passages.expert_ids.shape
         parts = []

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from moe_toy.errors import UserError
-from moe_toy.metrics import SRP
+from moe_toy.metrics import SRP, analyze
+from moe_toy.routing import joined
 from moe_toy.traces.foreign import import_traces
 from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import load_trace, save_trace
@@ -225,6 +226,20 @@ def test_recordings_of_different_lengths_are_one_evaluation(tmp_path, chosen):
     recording = Recording(files)
     assert [(trace.sequence_length, trace.domain_ids.tolist()) for trace in recording] == [(9, [0]), (5, [1])]
     assert recording.domains == ["a", "b"]
+
+
+def test_a_folder_may_mix_tokens_with_fewer_experts_and_without(tmp_path, chosen):
+    rows = json_rows(chosen)
+    rows[5]["topk_ids"] = rows[5]["topk_ids"][:1]
+    traces = [
+        only(write_json(tmp_path / "a.jsonl", json_rows(chosen))),
+        only(write_json(tmp_path / "b.jsonl", rows)),
+    ]
+    assert joined(traces).padded
+    joined(traces).check()
+    load = analyze(traces, segment_lengths=(4,), cache_stride=1)["load"]
+    rates = load[load.domain.isna()].groupby("layer").activation_rate.sum()
+    np.testing.assert_allclose(rates, [2, 35 / 18])
 
 
 def with_row(chosen, **change):
