@@ -56,7 +56,15 @@ def train(cfg: DictConfig, start: Path | None) -> None:
     from moe_toy.training.checkpoint_callback import CheckpointCallback
     from moe_toy.training.config import OptimizerConfig
     from moe_toy.training.lit_moe import LitMoE
-    from moe_toy.training.session import check_tokenizer, closing, greet, record_config, record_tokenizer, say_goodbye
+    from moe_toy.training.session import (
+        check_tokenizer,
+        closing,
+        greet,
+        record_config,
+        record_text,
+        record_tokenizer,
+        say_goodbye,
+    )
 
     run_dir = Path(cfg.run_dir)
     data = instantiate(cfg.data)
@@ -75,6 +83,7 @@ def train(cfg: DictConfig, start: Path | None) -> None:
         )
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
+    record_text(data.source.fingerprint(), data.domains, run_dir)
     greet(module)
     with closing(loggers):
         if start is None:

@@ -20,7 +20,16 @@ from moe_toy.errors import UserError
 from moe_toy.evaluation.evaluation import write_report
 from moe_toy.evaluation.reading import Reading
 from moe_toy.evaluation.settings import Options
-from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, check_device, file_state
+from moe_toy.evaluation.target import (
+    Limits,
+    LoadedModel,
+    ModelTarget,
+    Observation,
+    RunDescription,
+    check_device,
+    file_state,
+    in_eval_mode,
+)
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
@@ -81,6 +90,9 @@ class CheckpointTarget(ModelTarget):
             )
         return path
 
+    def run_description(self) -> RunDescription | None:
+        return RunDescription(self._run_dir, self._run_config) if self._run_config else None
+
     def limits(self) -> Limits:
         config, _ = self._saved()
         return Limits(config.vocab_size, config.max_seq_len)
@@ -92,7 +104,7 @@ class CheckpointTarget(ModelTarget):
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"{self.path} does not fit the model it names: {error}") from error
-        return Checkpoint(model.to(self.device).eval())
+        return Checkpoint(model.to(self.device))
 
     def _saved(self) -> tuple[ModelConfig, dict[str, Tensor]]:
         checkpoint = load_checkpoint(self.path, KEY)
@@ -157,5 +169,6 @@ class Checkpoint(LoadedModel):
     @torch.inference_mode()
     def observe(self, token_ids: Int[Tensor, "batch seq"]) -> Observation:
         token_ids = token_ids.to(self.model.rotation.device)
-        output = self.model(token_ids)
+        with in_eval_mode(self.model):
+            output = self.model(token_ids)
         return Observation(output.trace, next_token_losses(output.logits, token_ids))

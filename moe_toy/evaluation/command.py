@@ -83,6 +83,7 @@ def build(cfg: DictConfig) -> Target:
         tokenizer=cfg.data.tokenizer,
         name=cfg.name,
         save_trace=cfg.save_trace,
+        allow_different_text=cfg.allow_different_text,
         device={name: getattr(settings, name) for name in DEVICE},
     )
     return instantiate(cfg.target, _partial_=True)(options=options)

@@ -38,6 +38,8 @@ class Subject:
     """None where the text of tokens is unknown."""
     data: dict[str, Any] | None = None
     """Identity of the text that was read; None where routing was recorded elsewhere."""
+    text: dict[str, str] | None = None
+    """The same for people: `words`, and its `fingerprint`."""
 
 
 class Evaluation:
@@ -59,7 +61,7 @@ class Evaluation:
             log.info("%s is measured already", out_dir)
             return recommend(replace(finished, summary=finished.summary | {"name": name}), **options.device)
         recording = Recording(subject.record(folder.traces))
-        about = {"name": name, "target": subject.kind, "source": subject.source}
+        about = {"name": name, "target": subject.kind, "source": subject.source, "text": subject.text}
         kept: list[RoutingTrace] = []
         keep = {"keep": kept.append} if options.save_trace else {}
         results = measure(recording, options.metrics, subject.tokenizer, about, **keep)

@@ -14,6 +14,7 @@ from typing import Any
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.correlations import correlation_table
+from moe_toy.evaluation.expert_tables import CoActivationTable, ExpertTable, PositionTable
 from moe_toy.evaluation.settings import MetricSettings
 from moe_toy.evaluation.tables import BalanceTable, LossTable, NullTable, TextTable
 from moe_toy.metrics.analyze import table_makers
@@ -86,6 +87,9 @@ def makers_of(first: RoutingTrace, settings: MetricSettings, tokenizer: Tokenize
         BalanceTable(first),
         NullTable(first, settings.segment_lengths, samples=settings.null_samples, repeats=settings.null_repeats),
         LossTable(),
+        CoActivationTable(first, min_token_count=settings.min_token_count),
+        PositionTable(first),
+        ExpertTable(first),
     ]
     if tokenizer is not None and first.names_leaders:
         makers.append(TextTable(first, token_text, settings.text_tokens))

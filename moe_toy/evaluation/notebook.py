@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from moe_toy.corpus.domains import CorpusDomains
 from moe_toy.data.domains import FileDomains, TextSource, data_root
 from moe_toy.errors import UserError
 from moe_toy.evaluation.checkpoint import Checkpoint, CheckpointTarget
@@ -17,6 +16,7 @@ from moe_toy.evaluation.huggingface import HuggingFaceTarget
 from moe_toy.evaluation.pretrained_model import PretrainedModel
 from moe_toy.evaluation.reading import Reading
 from moe_toy.evaluation.router_hooks import family_of
+from moe_toy.evaluation.run_text import LENGTH, RunText
 from moe_toy.evaluation.samples import Text
 from moe_toy.evaluation.settings import MetricSettings, Options
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Target
@@ -39,7 +39,7 @@ def evaluate(
     *,
     tokenizer: str | Path | None = None,
     samples: int = 64,
-    length: int = 512,
+    length: int | None = None,
     batch_size: int = 8,
     **settings: Any,
 ) -> dict[str, pd.DataFrame]:
@@ -47,10 +47,14 @@ def evaluate(
 
     `model` is a run directory or .ckpt file of train.py, a folder or hub name of a transformers model, a trace file or
     a folder of them, a `RoutingTrace`, or a model in memory, ours or of transformers, which needs `tokenizer` (a
-    tokenizer.json or a hub name). `data` is a folder with a sub-folder or file per domain; None is the corpus.
-    `samples` blocks of `length` tokens are read from each domain. `settings` are those of `MetricSettings`.
+    tokenizer.json or a hub name). `data` is a folder with a sub-folder or file per domain; None is the text
+    that a run was trained on, and the corpus for other models. `samples` blocks of `length` tokens are read from each
+    domain; None is the length that the run was validated on, and 512 for other text. `settings` are those
+    of `MetricSettings`.
     """
-    text = Text(source_of(data), data_root(None), samples, length)
+    text = RunText(validation_samples=samples, validation_length=length)
+    if data is not None:
+        text = Text(source_of(data), data_root(None), samples, length or LENGTH)
     tokenizer = None if tokenizer is None else str(tokenizer)
     options = Options(metrics=MetricSettings(**settings), data=lambda: text, tokenizer=tokenizer)
     with tempfile.TemporaryDirectory() as folder:
@@ -76,11 +80,9 @@ def target_of(model: Any, folder: Path, batch_size: int, options: Options) -> Ta
     return HuggingFaceTarget(path=model, batch_size=batch_size, options=options)
 
 
-def source_of(data: TextSource | str | Path | None) -> TextSource:
+def source_of(data: TextSource | str | Path) -> TextSource:
     if isinstance(data, TextSource):
         return data
-    if data is None:
-        return CorpusDomains(root=None, archives=None)
     return FileDomains(path=data, validation_fraction=ALL_TEXT, max_characters=20_000)
 
 
@@ -121,5 +123,5 @@ class ModelInMemory(ModelTarget):
 
     def load(self) -> LoadedModel:
         if isinstance(self.model, MoETransformer):
-            return Checkpoint(self.model.eval())
+            return Checkpoint(self.model)
         return PretrainedModel(self.model, family_of(self.model.config.model_type))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from moe_toy.data.tokenizer import Tokenizer
+from moe_toy.errors import UserError
 from moe_toy.evaluation.capture import capture, check_fits
 from moe_toy.evaluation.evaluation import Evaluation, Subject
-from moe_toy.evaluation.samples import Samples
+from moe_toy.evaluation.samples import Samples, Text
 from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import ModelTarget
 from moe_toy.results import Results
@@ -30,6 +32,7 @@ class Reading:
         samples = self.samples(model)
         samples.prepare()
         check_fits(model.limits(), samples)
+        self._check_tokenizer(model, samples)
         self.evaluation.prepare(self._subject(model), out_dir)
 
     def run(self, model: ModelTarget, out_dir: Path) -> Results:
@@ -39,14 +42,26 @@ class Reading:
         """The blocks that the model reads, in the tokens of its own tokenizer unless the config names another."""
         if self._samples is None:
             data = self.options.data()
-            self._samples = Samples(
-                data.source,
-                self.options.tokenizer or model.tokenizer(),
-                data.root,
-                per_domain=data.validation_samples,
-                length=data.validation_length,
-            )
+            if data.source is None:
+                text = data.of(model.run_description())
+            else:
+                text = Text(data.source, data.root, data.validation_samples, data.validation_length)
+            self._samples = Samples(text, self.options.tokenizer or model.tokenizer())
         return self._samples
+
+    def _check_tokenizer(self, model: ModelTarget, samples: Samples) -> None:
+        """Refuse another tokenizer than the model's own, where that is known: its ids would mean other text."""
+        if self.options.tokenizer is None:
+            return
+        try:
+            own = model.tokenizer()
+        except UserError:
+            return
+        if Tokenizer.load(own).fingerprint != samples.tokenizer.fingerprint:
+            raise UserError(
+                f"data.tokenizer={self.options.tokenizer} is another tokenizer than {own}, with which the model was "
+                "trained: its tokens would mean other text to the model; leave data.tokenizer out"
+            )
 
     def _subject(self, model: ModelTarget) -> Subject:
         samples = self.samples(model)
@@ -58,4 +73,5 @@ class Reading:
             record=partial(capture, model, samples),
             tokenizer=samples.tokenizer,
             data=samples.identity(),
+            text={"words": samples.text.words, "fingerprint": samples.source.fingerprint()},
         )

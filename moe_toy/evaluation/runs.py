@@ -23,7 +23,8 @@ class FinishedRuns:
     def check(self) -> None:
         if not self.paths:
             raise UserError("target.paths is empty; give the folders of finished evaluations, as target.paths=[a,b]")
-        _ = self._models
+        if not self.options.allow_different_text:
+            check_same_text({name: results.summary.get("text") for name, results in self._models.items()})
 
     def prepare(self, out_dir: Path) -> None:
         OutputFolder(out_dir).check(self._identity())
@@ -47,3 +48,20 @@ class FinishedRuns:
 
     def _identity(self) -> dict[str, Any]:
         return {"target": {"kind": COMPARISON, "paths": [str(path.resolve()) for path in self.paths]}, "data": None}
+
+
+def check_same_text(texts: dict[str, dict[str, str] | None]) -> None:
+    """Raise `UserError` naming two that were measured on different text; of older ones and of recorded routing it is
+    not known."""
+    known = {name: text for name, text in texts.items() if text}
+    first = next(iter(known), "")
+    for name, text in known.items():
+        if text["fingerprint"] != known[first]["fingerprint"]:
+            raise UserError(
+                f"{first} was measured on {_words(known[first])}, {name} on {_words(text)}: their numbers do not "
+                "compare; evaluate them on one text, or pass allow_different_text=true"
+            )
+
+
+def _words(text: dict[str, str]) -> str:
+    return f"{text['words']} ({text['fingerprint']})"

@@ -49,6 +49,7 @@ class RunSettings:
     expert_bytes: Positive | None
     compute_ms: Positive | None
     save_trace: bool
+    allow_different_text: bool
     strict: bool
     out_dir: str
     seed: NonNegativeInt
@@ -73,5 +74,7 @@ class Options:
     name: str | None = None
     """In the report; None: that of the target."""
     save_trace: bool = False
+    allow_different_text: bool = False
+    """Whether evaluations of different text may stand side by side."""
     device: Mapping[str, float | None] = field(default_factory=dict)
     """The values of `DEVICE` where a device is described."""

@@ -7,6 +7,8 @@ from pathlib import Path
 import moe_toy
 from moe_toy.errors import UserError
 from moe_toy.evaluation.output_folder import OutputFolder
+from moe_toy.evaluation.run_text import RECORD, recorded_fingerprint
+from moe_toy.evaluation.runs import check_same_text
 from moe_toy.evaluation.settings import Options
 from moe_toy.results import Results
 
@@ -28,6 +30,11 @@ class FinishedSweep:
         if not (self.path / "results.parquet").is_file():
             raise UserError(
                 f"target.path={self.path} holds no results.parquet; give the directory of a sweep with a finished arm"
+            )
+        if not self.options.allow_different_text:
+            prints = {path.parent.name: recorded_fingerprint(path.parent) for path in self.path.glob(f"*/{RECORD}")}
+            check_same_text(
+                {arm: {"words": "a text", "fingerprint": prints[arm]} for arm in sorted(prints)}  # that it trained on
             )
 
     def prepare(self, out_dir: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from moe_toy.errors import UserError
 from moe_toy.results import Results
@@ -40,6 +42,14 @@ class Observation:
     trace: RoutingTrace
     token_losses: Float[Tensor, "batch target"] | None
     """Nats of each token but the first; None where the model does not predict the next token."""
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """A run directory and what its config.yaml holds."""
+
+    path: Path
+    config: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,12 +93,28 @@ class ModelTarget(ABC):
     def tokenizer(self) -> Path | str:
         """A tokenizer.json or a hub name; raises `UserError` where the target has none."""
 
+    def run_description(self) -> RunDescription | None:
+        """The run that made it, where there is one."""
+        return None
+
     @abstractmethod
     def limits(self) -> Limits:
         """Known without loading the model."""
 
     @abstractmethod
     def load(self) -> LoadedModel: ...
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module of the model is as it was afterwards, in training or not."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def check_device(key: str, device: str) -> None:

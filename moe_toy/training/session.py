@@ -1,5 +1,6 @@
 """What surrounds a run: its config on disk, first and last words, closing the loggers."""
 
+import json
 import logging
 import os
 import warnings
@@ -30,12 +31,14 @@ EXPECTED_WARNINGS = (
     "Detected an existing checkpoint in .*, overwriting",  # sharded last.ckpt and best.ckpt are written again and again
 )
 TOKENIZER = "tokenizer.json"
+TEXT = "text.json"
 CONTENTS = {
     "curves.png": "the curves of this run",
     "metrics.csv": "every logged number",
     "strongest_tokens.csv": "which tokens belong most to each expert",
     "config.yaml": "the resolved config",
     TOKENIZER: "the tokenizer it was trained with",
+    TEXT: "fingerprint of the text it was trained on",
     "checkpoints": "last.ckpt, best.ckpt; continue with hydra.run.dir=... ckpt_path=auto",
     "wandb": "offline run: `wandb sync` its folder to see it online",
     "tensorboard": "`tensorboard --logdir` shows it",
@@ -76,6 +79,14 @@ def record_tokenizer(file: Path, run_dir: Path) -> None:
     content = file.read_bytes()
     with written_whole(run_dir / TOKENIZER) as part:
         part.write_bytes(content)
+
+
+@rank_zero_only
+def record_text(fingerprint: str, domains: Sequence[str], run_dir: Path) -> None:
+    """Which text it is, in the run directory, so that the run can be measured on the same later."""
+    record = {"fingerprint": fingerprint, "domains": list(domains)}
+    with written_whole(run_dir / TEXT) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
 
 
 @rank_zero_only
