@@ -58,11 +58,13 @@ class CoActivationTable(TableMaker):
 
 
 class PositionTable(TableMaker):
-    """`positions`: SRP of the model by where in the sequence the segment lies. Absent for shorter sequences."""
+    """`positions`: SRP of the model by where in the sequence the segment lies. Absent for shorter sequences
+    and where sequences differ in length."""
 
     def __init__(self, first: RoutingTrace) -> None:
         self.sizes = {"num_layers": len(first.layer_ids), "num_experts": first.num_experts}
-        self.seq_len = first.token_ids.shape[1]
+        self.seq_len = first.sequence_length
+        self.of_one_length = True
 
     @cached_property
     def metric(self) -> PositionSRP | None:
@@ -74,12 +76,13 @@ class PositionTable(TableMaker):
         return 8 * num_domains * self.sizes["num_layers"] * self.seq_len * (POSITION_LENGTH + 1)
 
     def update(self, trace: RoutingTrace) -> None:
-        if self.metric is not None:
+        self.of_one_length &= trace.sequence_length == self.seq_len
+        if self.metric is not None and self.of_one_length:
             make_room([self.metric], trace)
             self.metric.update(trace)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        if self.metric is None:
+        if self.metric is None or not self.of_one_length:
             return {}
         scores = self.metric.compute()
         columns = {"position": scores.center.numpy(), "segment_length": POSITION_LENGTH}
@@ -91,9 +94,9 @@ class ExpertTable(TableMaker):
 
     def __init__(self, first: RoutingTrace) -> None:
         self.num_layers, self.num_experts = len(first.layer_ids), first.num_experts
-        self.top_k = first.expert_ids.shape[3]
         self.domains: Sequence[str] = ()
         self._counts: Int64[Tensor, "domain layer expert"] | None = None
+        self._tokens: Int64[Tensor, " domain"] = torch.zeros(0, dtype=torch.int64)
 
     def memory(self, num_domains: int) -> int:
         return 8 * num_domains * self.num_layers * self.num_experts
@@ -103,6 +106,9 @@ class ExpertTable(TableMaker):
         self.domains = trace.domains
         room = torch.zeros(new, self.num_layers, self.num_experts, dtype=torch.int64)
         self._counts = room if self._counts is None else torch.cat([self._counts, room])
+        self._tokens = torch.cat([self._tokens, torch.zeros(new, dtype=torch.int64)])
+        tokens = torch.full_like(trace.domain_ids, trace.sequence_length, dtype=torch.int64)
+        self._tokens.index_add_(0, trace.domain_ids, tokens)
         self._counts.index_add_(0, trace.domain_ids, expert_counts(trace.expert_ids, self.num_experts))
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -112,7 +118,7 @@ class ExpertTable(TableMaker):
         of_domain = counts.sum((1, 2)) / counts.sum()
         lift = (from_domain / of_domain[:, None, None]).nan_to_num(0.0)
         best = lift.argmax(0, keepdim=True)  # the first of equals
-        size = counts.sum(2, keepdim=True) / self.top_k  # tokens of each domain
+        size = self._tokens[:, None, None]
         index = pd.MultiIndex.from_product([range(self.num_layers), range(self.num_experts)], names=["layer", "expert"])
         table = pd.DataFrame(
             {

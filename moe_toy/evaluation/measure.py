@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -20,6 +21,7 @@ from moe_toy.metrics.analyze import table_makers
 from moe_toy.metrics.table_maker import Pass, TableMaker
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.notes import notes_on
 from moe_toy.traces.recording import Recording
 
 log = logging.getLogger(__name__)
@@ -40,9 +42,13 @@ def measure(
     """
     reading: Pass | None = None
     num_sequences = 0
+    ordered, padded = True, False
+    tokens_by_length: Counter[int] = Counter()
     for number, trace in enumerate(recording):
         keep(trace)
-        num_sequences += len(trace.token_ids)
+        num_sequences += trace.num_sequences
+        ordered, padded = ordered and trace.ordered, padded or trace.padded
+        tokens_by_length[trace.sequence_length] += trace.num_sequences * trace.sequence_length
         if reading is None:
             with_vocabulary = vocabulary_fits(trace)
             first = trace
@@ -53,7 +59,11 @@ def measure(
         reading.add(counted, number)
     tables = reading.tables()
     tables["correlations"] = correlation_table(tables)
-    return Results(about | summarize(first, recording.domains, num_sequences, tables, settings), tables)
+    summary = summarize(first, recording.domains, num_sequences, tables, settings)
+    summary["notes"] = notes_on(
+        replace(first, ordered=ordered, padded=padded), tokens_by_length, settings.segment_lengths
+    )
+    return Results(about | summary, tables)
 
 
 def makers_of(first: RoutingTrace, settings: MetricSettings, tokenizer: Tokenizer | None) -> list[TableMaker]:
@@ -81,7 +91,7 @@ def makers_of(first: RoutingTrace, settings: MetricSettings, tokenizer: Tokenize
         PositionTable(first),
         ExpertTable(first),
     ]
-    if tokenizer is not None:
+    if tokenizer is not None and first.names_leaders:
         makers.append(TextTable(first, token_text, settings.text_tokens))
     return makers
 
@@ -101,7 +111,7 @@ def summarize(
         "vocab_size": first.vocab_size,
         "domains": domains,
         "samples_per_domain": num_sequences // len(domains),
-        "sequence_length": first.token_ids.shape[1],
+        "sequence_length": first.sequence_length,
         "loss": float(tables["loss"].loss.mean()) if "loss" in tables else None,
         "settings": settings.as_json(),
     }

@@ -76,7 +76,7 @@ def target_of(model: Any, folder: Path, batch_size: int, options: Options) -> Ta
         return CheckpointTarget(path=path, device=None, batch_size=batch_size, options=options)
     if path.exists() and not (path / "config.json").exists():
         return TraceTarget(
-            path=path, num_experts=None, sequence_length=512, tokenizer=options.tokenizer, options=options
+            path=path, num_experts=None, sequence_length=None, tokenizer=options.tokenizer, options=options
         )
     return HuggingFaceTarget(path=model, batch_size=batch_size, options=options)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from moe_toy.metrics import SRP, CacheHitRate, LoadBalance, LoadScores, null_scores
 from moe_toy.metrics.table_maker import TableMaker, make_room
 from moe_toy.routing import RoutingTrace, joined
+from moe_toy.traces.lengths import of_one_length
 
 NULL_CACHE_LENGTH = 16
 NULL_CACHE_RATIOS = (1.0, 1.5, 2.0, 3.0)
@@ -23,7 +24,7 @@ class BalanceTable(TableMaker):
 
     def __init__(self, first: RoutingTrace) -> None:
         self.sizes = {"num_layers": len(first.layer_ids), "num_experts": first.num_experts}
-        self.tokens_at_once = min(LOAD_BATCH, first.token_ids.shape[0]) * first.token_ids.shape[1]
+        self.tokens_at_once = min(LOAD_BATCH, first.num_sequences) * first.sequence_length
         self.domains: Sequence[str] = ()
 
     @cached_property
@@ -37,7 +38,7 @@ class BalanceTable(TableMaker):
     def update(self, trace: RoutingTrace) -> None:
         self.domains = trace.domains
         make_room([self.metric], trace)
-        for part in torch.arange(len(trace.token_ids)).split(LOAD_BATCH):
+        for part in torch.arange(trace.num_sequences).split(LOAD_BATCH):
             self.metric.update(trace.select(part))
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -72,7 +73,7 @@ class SomeOfEachDomain(TableMaker):
 
     def __init__(self, first: RoutingTrace, wanted: int) -> None:
         self.wanted = wanted
-        self._bytes = wanted * (4 * first.expert_ids[:, :1].numel() + 8 * first.token_ids[:1].numel())
+        self._bytes = wanted * (4 * first.expert_ids[:, :1].numel() + 8 * first.sequence_length)
         self._kept: dict[int, int] = {}
         self._parts: list[RoutingTrace] = []
 
@@ -91,7 +92,7 @@ class SomeOfEachDomain(TableMaker):
     @property
     def trace(self) -> RoutingTrace:
         """What is kept, as one trace."""
-        return joined(self._parts)
+        return joined(of_one_length(self._parts))
 
 
 class NullTable(SomeOfEachDomain):
@@ -99,11 +100,12 @@ class NullTable(SomeOfEachDomain):
 
     def __init__(self, first: RoutingTrace, segment_lengths: tuple[int, ...], *, samples: int, repeats: int) -> None:
         super().__init__(first, samples)
-        self.segment_lengths = [m for m in segment_lengths if m <= first.token_ids.shape[1]]
+        self.wanted_lengths = segment_lengths
         self.repeats = repeats
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        trace, lengths = self.trace, self.segment_lengths
+        trace = self.trace
+        lengths = [m for m in self.wanted_lengths if m <= trace.sequence_length]
         sizes = {
             "num_layers": len(trace.layer_ids),
             "num_experts": trace.num_experts,
@@ -154,7 +156,13 @@ class TextTable(SomeOfEachDomain):
         self.token_text = token_text
         self.length = length
 
+    def update(self, trace: RoutingTrace) -> None:
+        if trace.names_leaders:
+            super().update(trace)
+
     def tables(self) -> dict[str, pd.DataFrame]:
+        if not self._parts:
+            return {}
         passages = self.trace
         layers, _, _, top_k = passages.expert_ids.shape
         parts = []

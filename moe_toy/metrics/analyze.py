@@ -30,11 +30,12 @@ def analyze(
 
     - `srp`: level (model, layer, expert), layer, expert, domain, segment_length, srp, threshold, router_size,
       activation_rate, ci_low, ci_high. Segment lengths that no sequence reaches are left out.
-    - `cache`: policy (sch, lru, lfu, belady), scope (layer, model), layer, domain, segment_length (sch), capacity,
-      cache_ratio, hit_rate, ci_low, ci_high; over every `cache_stride`-th sequence of each domain. Rows without a
-      domain are plain means over the domains.
+    - `cache`: policy (sch, lru, lfu, belady), scope (layer, model), order (token, layer; of scope model), layer,
+      domain, segment_length (sch), capacity, cache_ratio, hit_rate, ci_low, ci_high; over every `cache_stride`-th
+      sequence of each domain. Rows without a domain are plain means over the domains. In layer order, what an engine
+      gets, first requests are misses whatever `cold` is.
     - `specialization`: layer, expert, kind (domain, input, predicted, target), value. Vocabulary kinds need
-      `vocab_size`, and "predicted" needs `predicted_ids`.
+      `vocab_size`, token ids and experts in order of rank, and "predicted" needs `predicted_ids`.
     - `load`: layer, expert, domain, activation_rate (share of tokens that activate the expert; sums to top_k).
     - `tokens`: layer, expert, kind (input, predicted, target), rank, token_id, token (its number), strength: what an
       expert owns, strongest first. Absent without `vocab_size`.
@@ -82,6 +83,6 @@ def table_makers(
         SRPTables(first, segment_lengths, resampler=resampler, domain_floor=domain_floor),
         CacheTable(first, segment_lengths, stride=cache_stride, cold=cold, resampler=resampler),
     ]
-    if first.vocab_size:
+    if first.vocab_size and first.names_leaders:
         makers.append(VocabularyTables(first, token_text, min_token_count=min_token_count))
     return makers

@@ -127,7 +127,8 @@ def check_resamples(num_resamples: int, confidence: float) -> None:
 
 def _fingerprint(trace: RoutingTrace) -> np.ndarray:
     """One 64-bit number per sequence, from its tokens and the routing of its first layer."""
-    content = torch.cat([trace.token_ids.long(), trace.expert_ids[0].flatten(1).long()], 1).cpu().numpy()
+    tokens = [] if trace.token_ids is None else [trace.token_ids.long()]
+    content = torch.cat([*tokens, trace.expert_ids[0].flatten(1).long()], 1).cpu().numpy()
     order = _mixed(np.arange(content.shape[1], dtype=np.uint64))
     return _mixed(content.astype(np.uint64) ^ order).sum(1, dtype=np.uint64)
 

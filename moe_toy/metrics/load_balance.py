@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
-from moe_toy.metrics.activation import check_segment_length, segment_counts
+from moe_toy.metrics.activation import check_segment_length, or_beyond, segment_counts
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.routing import RoutingTrace
 
@@ -56,9 +56,9 @@ def expert_counts(
     expert_ids: Integer[Tensor, "layer batch seq k"], num_experts: int
 ) -> Int64[Tensor, "batch layer {num_experts}"]:
     """How many tokens of each sequence chose each expert."""
-    ids = rearrange(expert_ids, "layer batch seq k -> batch layer (seq k)").long()
-    counts = torch.zeros(*ids.shape[:2], num_experts, dtype=torch.int64, device=ids.device)
-    return counts.scatter_add_(-1, ids, torch.ones_like(ids))
+    ids = or_beyond(rearrange(expert_ids, "layer batch seq k -> batch layer (seq k)"), num_experts)
+    counts = torch.zeros(*ids.shape[:2], num_experts + 1, dtype=torch.int64, device=ids.device)
+    return counts.scatter_add_(-1, ids, torch.ones_like(ids))[..., :-1]
 
 
 def load_cv(counts: Integer[Tensor, "*pool expert"]) -> Float64[Tensor, "*pool"]:

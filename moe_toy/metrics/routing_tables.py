@@ -8,7 +8,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
 
 from moe_toy.metrics.bootstrap import PoissonResampler
-from moe_toy.metrics.cache import CacheHitRate, Cold, Policy, Scope
+from moe_toy.metrics.cache import CacheHitRate, Cold, Policy
+from moe_toy.metrics.lookups import Order, Scope
 from moe_toy.metrics.specialization import domain_scores
 from moe_toy.metrics.srp import SRP
 from moe_toy.metrics.srp_intervals import SRPBootstrap
@@ -103,7 +104,8 @@ class SRPTables(TableMaker):
 
 
 class CacheTable(TableMaker):
-    """`cache`: hit rates of every policy, one cache per layer and one for all layers."""
+    """`cache`: hit rates of every policy, one cache per layer and one for all layers, the latter in both orders. Layer
+    order is for what an engine gets, so there every first request is a miss; `cold` is for the others."""
 
     def __init__(
         self,
@@ -117,25 +119,32 @@ class CacheTable(TableMaker):
         self.sizes = {"num_layers": len(first.expert_ids), "num_experts": first.num_experts}
         self.options = {
             "top_k": first.expert_ids.shape[3],
-            "cold": cold,
             "sample_stride": stride,
             "resampler": resampler,
         }
+        self.cold = cold
         lengths = list(dict.fromkeys(segment_lengths))
+        caches: list[tuple[Scope, Order | None]] = [("layer", None), ("model", "token"), ("model", "layer")]
         self.kinds = [
-            (policy, scope, m)
-            for policy, scope in product(get_args(Policy), get_args(Scope))
+            (policy, *cache, m)
+            for policy, cache in product(get_args(Policy), caches)
             for m in (lengths if policy == "sch" else [None])
         ]
         self.domains: Sequence[str | int] = ()
 
     @cached_property
-    def caches(self) -> dict[tuple[Policy, Scope, int | None], CacheHitRate]:
+    def caches(self) -> dict[tuple[Policy, Scope, Order | None, int | None], CacheHitRate]:
         return {
-            (policy, scope, m): CacheHitRate(
-                **self.sizes, **self.options, policy=policy, scope=scope, segment_length=m or 1
+            (policy, scope, order, m): CacheHitRate(
+                **self.sizes,
+                **self.options,
+                policy=policy,
+                scope=scope,
+                order=order or "token",
+                cold="miss" if order == "layer" else self.cold,
+                segment_length=m or 1,
             )
-            for policy, scope, m in self.kinds
+            for policy, scope, order, m in self.kinds
         }
 
     def memory(self, num_domains: int) -> int:
@@ -151,7 +160,7 @@ class CacheTable(TableMaker):
 
     def tables(self) -> dict[str, pd.DataFrame]:
         rows = []
-        for (policy, scope, m), metric in self.caches.items():
+        for (policy, scope, order, m), metric in self.caches.items():
             scores = metric.compute()
             pooled = scores.hit_rate, scores.interval, [None]
             by_domain = scores.by_domain, scores.interval_by_domain, self.domains
@@ -159,6 +168,7 @@ class CacheTable(TableMaker):
                 axes = {
                     "policy": [policy],
                     "scope": [scope],
+                    "order": [order],
                     "domain": domains,
                     "layer": range(metric.num_layers) if scope == "layer" else [None],
                     "segment_length": [m],
@@ -166,8 +176,8 @@ class CacheTable(TableMaker):
                 }
                 ratio = scores.cache_ratio.expand(hit_rate.shape)
                 rows.append((axes, {"cache_ratio": ratio, "hit_rate": hit_rate} | bounds(interval, hit_rate)))
-        order = ["policy", "scope", "layer", "domain", "segment_length", "capacity"]
-        return {"cache": long_table(rows, order, ["cache_ratio", "hit_rate", "ci_low", "ci_high"])}
+        axes = ["policy", "scope", "order", "layer", "domain", "segment_length", "capacity"]
+        return {"cache": long_table(rows, axes, ["cache_ratio", "hit_rate", "ci_low", "ci_high"])}
 
 
 class VocabularyTables(TableMaker):

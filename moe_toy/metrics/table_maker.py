@@ -54,7 +54,8 @@ class Pass:
         if _model(trace) != self._model:
             raise UserError(
                 f"trace {number} is of another model than trace 0: (layers, experts, experts per token, vocabulary, "
-                f"has predictions, has domains) = {_model(trace)}, not {self._model}; analyze one model at a time"
+                f"has predictions, has domains, has token ids, expert sizes) ="
+                f" {_model(trace)}, not {self._model}; analyze one model at a time"
             )
         for first in range(0, trace.expert_ids.shape[1], BATCH):
             batch = trace.select(slice(first, first + BATCH))
@@ -105,5 +106,6 @@ def long_table(
 def _model(trace: RoutingTrace) -> tuple[Any, ...]:
     """What traces must have in common."""
     layers, _, _, k = trace.expert_ids.shape
-    has = (trace.predicted_ids is not None, trace.domain_ids is not None)
+    has = (trace.predicted_ids is not None, trace.domain_ids is not None, trace.token_ids is not None)
+    has += (trace.expert_bytes,)
     return layers, trace.num_experts, k, trace.vocab_size, *has

@@ -89,6 +89,8 @@ class VocabularySpecialization(RoutingMetric):
 
     def update(self, trace: RoutingTrace) -> None:
         self.check(trace)
+        if not trace.names_leaders:
+            raise UserError("the trace does not say which expert leads which token id; vocabulary needs both")
         best = trace.expert_ids[..., 0].long()  # (layer, batch, seq)
         for kind in self.kinds:
             if kind == "target":

@@ -18,7 +18,6 @@ class Recording:
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
         self._numbers = DomainNumbers()
-        self.sequence_length = 0
 
     def __iter__(self) -> Iterator[RoutingTrace]:
         for file in self.files:
@@ -26,16 +25,10 @@ class Recording:
 
     def read(self, file: Path) -> RoutingTrace:
         trace = load_trace(file)
-        batch, seq = trace.token_ids.shape
+        batch, seq = trace.num_sequences, trace.sequence_length
         if trace.expert_ids.numel() == 0:
             raise UserError(
                 f"{file} holds {batch} sequences of {seq} tokens in {len(trace.layer_ids)} layers; remove it"
-            )
-        self.sequence_length = self.sequence_length or seq
-        if seq != self.sequence_length:
-            raise UserError(
-                f"{file} has sequences of {seq} tokens, {self.files[0]} of {self.sequence_length}; evaluate one length "
-                "at a time"
             )
         if trace.domain_ids is None:
             return self._numbers.common(trace.with_domains(torch.zeros(batch, dtype=torch.int64), (file.stem,)))

@@ -55,7 +55,7 @@ def test_a_small_file_that_asks_for_much_is_refused(tmp_path, monkeypatch):
 
 def test_the_largest_counts_are_resampled(tmp_path):
     (trace,) = recording(tmp_path / "a.safetensors", 100)
-    resampled = 1000 * (2 * 5 + 2 * 4 * 2 * 100)  # of bins, and of hits by scope, policy, layer and expert
+    resampled = 1000 * (2 * 5 + 3 * 4 * 2 * 100)  # of bins, and of hits by cache, policy, layer and expert
     without, with_intervals = (
         sum(maker.memory(1) for maker in makers_of(trace, MetricSettings(segment_lengths=(4,), intervals=on), None))
         for on in (False, True)

@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import save_file
 
 from moe_toy.errors import UserError
-from moe_toy.evaluation.routed_experts import import_routed_experts
+from moe_toy.traces.foreign import import_traces
 
 ROWS, LAYERS, K, EXPERTS = 11, 3, 2, 8
 
@@ -28,7 +28,8 @@ def imported(path, arrays, length=4):
     else:
         np.save(path, arrays["routed_experts"])
         np.save(path.with_suffix(".tokens.npy"), arrays["token_ids"])
-    return import_routed_experts(path, num_experts=EXPERTS, sequence_length=length)
+    (trace,) = import_traces(path, num_experts=EXPERTS, sequence_length=length)
+    return trace
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors", ".npy"])
@@ -57,7 +58,10 @@ def test_sequences_are_never_mixed_and_their_last_tokens_have_no_routing(tmp_pat
         ({"routed_experts": np.zeros((ROWS, 2, 0), np.int32)}, r"must be \[token, layer, k\]"),
         ({"token_ids": np.ones(ROWS)}, "'token_ids' has type float64; it must be integers"),
         ({"routed_experts": np.zeros((ROWS, 1, 2), np.int32)}, "none is an MoE layer"),
-        ({"routed_experts": np.full((ROWS, 1, 2), [3, 9], np.int32)}, "'expert_ids' holds 9"),
+        (
+            {"routed_experts": np.stack([np.arange(ROWS), np.arange(ROWS) + 20], -1)[:, None]},
+            r"row 0 names expert 20 in layer 0, but target.num_experts is 8; target.num_experts=31 works",
+        ),
         ({"token_ids": None}, "has no array 'token_ids', only routed_experts"),
     ],
     ids=["tokens", "lengths", "negative", "shape", "no k", "type", "all dense", "too few experts", "missing"],
@@ -77,10 +81,10 @@ def test_sequences_shorter_than_a_block_are_told(tmp_path, routed):
 def test_token_ids_beside_an_npy_are_needed(tmp_path, routed):
     np.save(tmp_path / "a.npy", routed)
     with pytest.raises(UserError, match=r"a.tokens.npy is missing"):
-        import_routed_experts(tmp_path / "a.npy", num_experts=EXPERTS, sequence_length=4)
+        import_traces(tmp_path / "a.npy", num_experts=EXPERTS, sequence_length=4)
 
 
 def test_a_small_file_cannot_unpack_to_a_huge_one(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", routed_experts=np.zeros((10**6, 1, 2), np.int8), token_ids=np.zeros(10**6))
     with pytest.raises(UserError, match="unpacks to more than 100 times its size"):
-        import_routed_experts(tmp_path / "a.npz", num_experts=EXPERTS, sequence_length=4)
+        import_traces(tmp_path / "a.npz", num_experts=EXPERTS, sequence_length=4)
