@@ -21,7 +21,7 @@ TOKENS, RUNS = 2048, 5
 def main() -> None:
     keep_freed_memory()
     threads = len(os.sched_getaffinity(0))
-    config = model_config("experiment=paper/baseline", "model.activation_checkpointing=false")
+    config = model_config("experiment=paper", "model.activation_checkpointing=false")
     torch.manual_seed(0)
     layer = MoELayer(config)
     init_matrices(layer, config.init_std, seed=0)

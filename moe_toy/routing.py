@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
@@ -54,12 +55,12 @@ class RoutingTrace:
     domain_ids: Integer[Tensor, " batch"] | None = None
     """Filled by the caller: a model knows no domains."""
     vocab_size: int | None = None
-    domains: tuple[str, ...] = ()
-    """Names, indexed by `domain_ids`; empty where unknown."""
+    domains: tuple[str | int, ...] = ()
+    """Names, indexed by `domain_ids`; empty where unknown. `DomainNumbers` names a domain without one by its number."""
     source: dict[str, Any] = field(default_factory=dict)
     """Free provenance: model, revision, dtype, data."""
 
-    def with_domains(self, domain_ids: Integer[Tensor, " batch"], domains: tuple[str, ...] = ()) -> RoutingTrace:
+    def with_domains(self, domain_ids: Integer[Tensor, " batch"], domains: tuple[str | int, ...] = ()) -> RoutingTrace:
         return replace(self, domain_ids=domain_ids, domains=domains)
 
     def select(self, sequences: Integer[Tensor, " kept"] | slice) -> RoutingTrace:
@@ -75,6 +76,50 @@ class RoutingTrace:
     def check(self, where: str = "the trace") -> None:
         """Raise `UserError`, naming field and position, unless shapes agree, ids are in range and experts differ."""
         _check_trace(self, where)
+
+
+class DomainNumbers:
+    """One numbering of the domains of many traces, each of which numbers its own."""
+
+    def __init__(self) -> None:
+        self.names: list[str | int] = []
+        """By number; a domain without a name goes by the number that its trace gave it."""
+
+    def common(self, trace: RoutingTrace) -> RoutingTrace:
+        """The trace with the common numbers, and the names of all domains so far. Domains are numbered as they come,
+        those of one trace in its own order."""
+        if trace.domain_ids is None:
+            return trace
+        ids = trace.domain_ids.long().cpu()
+        numbers = torch.zeros(int(ids.max()) + 1 if len(ids) else 1, dtype=torch.int64)
+        for domain in ids.unique().tolist():
+            name = trace.domains[domain] if trace.domains else domain
+            if name not in self.names:
+                self.names.append(name)
+            numbers[domain] = self.names.index(name)
+        return replace(trace, domain_ids=numbers[ids], domains=tuple(self.names))
+
+
+def joined(traces: list[RoutingTrace]) -> RoutingTrace:
+    """Traces of one model as one, sequence after sequence. They share one numbering of domains; the last names all."""
+    first = traces[0]
+    ids = {
+        name: torch.cat([getattr(trace, name) for trace in traces])
+        for name in ("token_ids", "predicted_ids", "domain_ids")
+        if getattr(first, name) is not None
+    }
+    by_domain = {
+        name: {domain: value for trace in traces for domain, value in trace.source[name].items()}
+        for name in ("loss", "bits_per_byte")
+        if all(isinstance(trace.source.get(name), dict) for trace in traces)
+    }
+    return replace(
+        first,
+        expert_ids=torch.cat([trace.expert_ids for trace in traces], dim=1),
+        source=first.source | by_domain,
+        domains=traces[-1].domains,
+        **ids,
+    )
 
 
 AXES = {

@@ -1,5 +1,7 @@
 """Every config file composes, and what it names can be built."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -7,14 +9,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-import train
+from moe_toy.evaluation import command
+from moe_toy.training.build import build_callbacks, build_model
 from moe_toy.training.config import OptimizerConfig
 from tests.paths import CONF
 
 ON_CPU = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=1"]
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/**/*.yaml"))
-TARGETS = [path for path in FILES if path.parent.name == "target"]  # of evaluate.py, as hydra/evaluate
-OF_TRAINING = [path for path in FILES if path not in TARGETS and path.name != "evaluate"]
+TARGETS = [path for path in FILES if path.parent.name == "target"]
+OF_EVALUATION = [*TARGETS, Path("hydra/evaluate"), Path("data/run")]
+OF_TRAINING = [path for path in FILES if path not in OF_EVALUATION]
 
 
 @pytest.fixture
@@ -42,10 +46,10 @@ def test_every_config_file_composes_and_builds(compose_run, path, tmp_path):
         overrides += [f"data.root={tmp_path}", *(["data.source.path=" + str(tmp_path)] if path.name == "files" else [])]
     cfg = compose_run(*overrides)
     with torch.device("meta"):
-        model = train.build_model(cfg)
+        model = build_model(cfg)
     assert model.config.vocab_size == cfg.data.vocab_size
     OptimizerConfig(**cfg.optimizer)
-    callbacks = train.build_callbacks(cfg)
+    callbacks = build_callbacks(cfg)
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=list(instantiate(cfg.logger).values()))
     assert set(callbacks) <= set(trainer.callbacks)
 
@@ -56,7 +60,24 @@ def test_every_target_of_an_evaluation_builds(path):
         cfg = compose("evaluate", [f"target={path.name}", "++target.path=somewhere"])
     if path.name == "runs":
         del cfg.target.path
-    assert callable(instantiate(cfg.target).check)
+    target = command.build(cfg)
+    assert all(callable(getattr(target, name)) for name in ("check", "prepare", "run", "write_report"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "RunText"),
+        (["data=corpus"], "DomainDataModule"),
+        (["target=huggingface"], "DomainDataModule"),
+        (["target=huggingface", "data=run"], "RunText"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_is_measured_on_the_text_of_its_run_other_models_on_the_corpus(overrides, expected):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", overrides)
+    assert cfg.data._target_.endswith(f".{expected}")
 
 
 def test_a_variant_of_moe_changes_nothing_else(compose_run):

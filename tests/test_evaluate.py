@@ -16,13 +16,17 @@ from hydra.utils import instantiate
 
 import evaluate
 import train
+from moe_toy import evaluate as notebook_evaluate
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
+from moe_toy.evaluation import command
 from moe_toy.evaluation.output_folder import OutputFolder
-from moe_toy.evaluation.settings import MetricSettings
+from moe_toy.evaluation.settings import MetricSettings, Options
+from moe_toy.evaluation.sweep import FinishedSweep
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.trace_file import load_trace, save_trace
+from moe_toy.training import preflight
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF, ROOT
@@ -30,6 +34,7 @@ from tests.reliability.reading import write_routed_npy, write_routed_npz
 from tests.small_run import EIGHT_EXPERTS, SMALL, WORDS
 
 TABLES = {"srp", "cache", "specialization", "load", "tokens", "balance", "nulls", "correlations", "loss", "text"}
+TABLES |= {"experts", "positions", "coactivation"}
 QUICK = ["metrics.segment_lengths=[4,16]", "metrics.cache_stride=1", "metrics.intervals=false", "threads=1"]
 
 
@@ -50,7 +55,7 @@ def run_dir(data, tmp_path_factory):
     choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=3"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])
-    train.prepare(cfg)
+    preflight.prepare(cfg)
     train.main.__wrapped__(cfg)
     return run_dir
 
@@ -64,8 +69,8 @@ def tokenizer_file(cache, run_dir):
 def run(out_dir, *overrides: str) -> Results:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", [*QUICK, *overrides, f"out_dir={out_dir}"])
-    evaluate.check(cfg)
-    evaluate.prepare(cfg)
+    command.check(cfg)
+    command.prepare(cfg)
     evaluate.main.__wrapped__(cfg)
     return Results.load(out_dir)
 
@@ -95,6 +100,108 @@ def test_a_run_directory_becomes_a_report(run_dir, data, tmp_path):
     ]
     config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert config["target"]["path"] == str(run_dir)
+
+
+def test_a_run_is_measured_on_its_own_text(run_dir, data, tmp_path):
+    """Source, split and length from its config.yaml; the report and the summary say so."""
+    own = run(tmp_path / "own", f"target.path={run_dir}", "data.validation_samples=3", "metrics.min_token_count=2")
+    assert own.summary["domains"] == ["fruit", "numbers"]
+    assert own.summary["sequence_length"] == 64
+    recorded = json.loads((run_dir / "text.json").read_text())["fingerprint"]
+    assert own.summary["text"]["fingerprint"] == recorded
+    assert own.summary["text"]["words"].endswith("the run's own text")
+    page = (tmp_path / "own" / "report.html").read_text()
+    assert "the run&#x27;s own text" in page
+    named = run(tmp_path / "named", f"target.path={run_dir}", *data, *SHORT)
+    for name, table in own.tables.items():
+        pd.testing.assert_frame_equal(named.tables[name], table)
+
+
+def test_the_notebook_reads_the_text_of_a_run_too(run_dir):
+    tables = notebook_evaluate(run_dir, samples=3, segment_lengths=(4, 16), intervals=False, min_token_count=2)
+    assert tables["loss"].domain.tolist() == ["fruit", "numbers"]
+
+
+@pytest.fixture
+def moved(run_dir, texts, data, tmp_path):
+    """`moved(move)`: a copy of the run whose text `move` has changed or moved."""
+
+    def make(change):
+        own = shutil.copytree(texts, tmp_path / "texts")
+        copy = shutil.copytree(run_dir, tmp_path / "run")
+        config = yaml.safe_load((copy / "config.yaml").read_text())
+        config["data"]["source"]["path"] = str(own)
+        (copy / "config.yaml").write_text(yaml.safe_dump(config))
+        change(own)
+        return copy
+
+    return make
+
+
+def test_own_text_that_has_moved_is_told_with_the_way_to_it(complain, moved):
+    copy = moved(lambda texts: shutil.move(texts, texts.with_name("elsewhere")))
+    line = complain(f"target.path={copy}", "out_dir=out")
+    assert "which cannot be read any more" in line
+    assert "data=files data.source.path=FOLDER data.source.validation_fraction=0.5" in line
+
+
+def test_own_text_that_has_changed_is_told_with_the_way_out(moved, tmp_path):
+    copy = moved(lambda texts: (texts / "fruit.jsonl").write_text('{"text": "fig"}\n' * 300))
+    with pytest.raises(UserError, match=r"is not the text any more that .* was trained on .* data=files"):
+        run(tmp_path / "out", f"target.path={copy}")
+    assert not (tmp_path / "out").exists()
+    (copy / "text.json").unlink()  # as a run of before leaves it
+    changes = ["data.validation_samples=2", "data.validation_length=32", "metrics.min_token_count=2"]
+    words = run(tmp_path / "out", f"target.path={copy}", *changes).summary["text"]["words"]
+    assert words.endswith("the run recorded no fingerprint of it")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"_target_": "os.system", "command": "ls"}, "no source of text of ours, given 'os.system'"),
+        ({"_target_": "moe_toy.data.domains.TextSource"}, "no source of text of ours"),
+        ({"_target_": "moe_toy.data.domains.FileDomains", "pth": "x"}, "data.source does not fit FileDomains"),
+        (["a"], "no source of text of ours, given None"),
+    ],
+    ids=str,
+)
+def test_a_config_that_names_a_foreign_source_is_refused(complain, run_dir, tmp_path, source, expected):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["data"]["source"] = source
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    assert expected in complain(f"target.path={copy}", "out_dir=out")
+
+
+def test_another_tokenizer_than_the_models_own_is_refused(complain, run_dir, tmp_path):
+    from moe_toy.data.tokenizer import train as train_tokenizer
+
+    train_tokenizer([" ".join(map(str, range(3000)))], vocab_size=300).backend.save(str(tmp_path / "other.json"))
+    line = complain(f"target.path={run_dir}", f"data.tokenizer={tmp_path}/other.json", "out_dir=out")
+    assert "is another tokenizer than" in line
+
+
+def test_evaluations_of_different_text_are_not_compared(complain, run_dir, data, texts, tmp_path):
+    fruit = [*data, *SHORT, "data.domains=[fruit]"]
+    run(tmp_path / "both", f"target.path={run_dir}", *data, *SHORT, "name=both")
+    run(tmp_path / "fruit", f"target.path={run_dir}", *fruit, "name=fruit only")
+    paths = ["target=runs", f"target.paths=[{tmp_path}/both,{tmp_path}/fruit]"]
+    line = complain(*paths, f"out_dir={tmp_path}/out")
+    assert "both was measured on" in line
+    assert "fruit only on" in line
+    assert "allow_different_text=true" in line
+    assert set(run(tmp_path / "out", *paths, "allow_different_text=true").summary["models"]) == {"both", "fruit only"}
+
+
+def test_a_sweep_over_different_text_is_not_judged(tmp_path):
+    for arm in ("a", "b"):
+        (tmp_path / arm).mkdir()
+        (tmp_path / arm / "text.json").write_text(json.dumps({"fingerprint": arm, "domains": []}))
+    (tmp_path / "results.parquet").touch()
+    with pytest.raises(UserError, match=r"a was measured on a text \(a\), b on a text \(b\)"):
+        FinishedSweep(path=tmp_path, options=Options()).check()
+    FinishedSweep(path=tmp_path, options=Options(allow_different_text=True)).check()
 
 
 def test_tables_hold_the_text_and_the_experts_of_its_tokens(run_dir, data, tmp_path):
@@ -223,10 +330,27 @@ def test_each_side_of_an_encoder_decoder_model_becomes_a_report(family, part, da
     tokenizer.save(str(tmp_path / "tiny" / "tokenizer.json"))
     target = ["target=huggingface", f"target.path={tmp_path}/tiny", f"target.part={part}"]
     results = run(tmp_path / "out", *target, *data, *BRIEF)
-    assert set(results.tables) == TABLES - {"tokens", "loss"}
-    assert set(results.tables["specialization"].kind) == {"domain"}
     masks = family == "switch_transformers" and part == "decoder"
+    assert set(results.tables) == TABLES - {"tokens", "loss"} - ({"positions"} if masks else set())
+    assert set(results.tables["specialization"].kind) == {"domain"}
     assert results.summary["sequence_length"] == (5 if masks else 32)  # the start, two masks and what they hide
+
+
+def test_a_target_is_built_once_per_command(tmp_path, monkeypatch):
+    made, build = [], command.build
+    monkeypatch.setattr(command, "build", lambda cfg: made.append(cfg.target.path) or build(cfg))
+    save_trace(load_golden("sticky_e16k4").trace, tmp_path / "a.safetensors")
+    for out_dir in ("once", "again"):
+        run(tmp_path / out_dir, "target=trace", f"target.path={tmp_path}/a.safetensors")
+    assert made == [f"{tmp_path}/a.safetensors"] * 2  # one for each command
+
+
+def test_another_config_is_another_target(tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        configs = [compose("evaluate", ["target=trace", f"target.path={name}"]) for name in ("a", "b", "a")]
+    first, second, again = (command.target_of(cfg).path.name for cfg in configs)
+    assert (first, second, again) == ("a", "b", "a")
+    assert command.target_of(configs[0]) is command.target_of(configs[2])
 
 
 def test_defaults_in_yaml_and_python_agree():
@@ -238,7 +362,7 @@ def test_defaults_in_yaml_and_python_agree():
 @pytest.fixture
 def complain(refusal):
     """`complain("target.path=x")`: the line that evaluate.py answers with."""
-    return partial(refusal, "evaluate", (evaluate.check, evaluate.prepare))
+    return partial(refusal, "evaluate")
 
 
 @pytest.mark.parametrize(
@@ -371,7 +495,7 @@ def test_results_without_a_summary_are_not_taken_for_finished(tmp_path, monkeypa
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", ["target=trace", f"target.path={tmp_path}/a.safetensors", f"out_dir={tmp_path}"])
     with pytest.raises(UserError, match=r"summary.json has no name, .* evaluate again, to another out_dir"):
-        evaluate.build(cfg).run()
+        command.target_of(cfg).run(tmp_path)
 
 
 @pytest.mark.parametrize("summary", ["{}", "[]"])
@@ -405,7 +529,7 @@ def test_finished_evaluations_are_compared_in_a_folder_of_their_own(complain, tm
     assert "holds the results of another" in complain("target=runs", paths, f"out_dir={tmp_path}/sticky_e16k4")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("evaluate", ["target=runs", paths, f"out_dir={tmp_path}/both"])
-    evaluate.check(cfg)
-    evaluate.prepare(cfg)
+    command.check(cfg)
+    command.prepare(cfg)
     evaluate.main.__wrapped__(cfg)
     assert (tmp_path / "both" / "report.html").exists()

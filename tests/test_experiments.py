@@ -4,7 +4,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-import train
+from moe_toy.training.build import build_model
 from tests.paths import CONF
 
 # key: total, active (both embeddings included), active without embeddings; balance and z-loss coefficients.
@@ -28,18 +28,18 @@ PAPER = {
 
 def composed(key: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", [f"experiment=paper/{key}"])
+        return compose("train", ["experiment=paper", f"arm={key}"])
 
 
-def test_there_is_an_experiment_for_each_model_of_the_paper():
-    assert {path.stem for path in (CONF / "experiment" / "paper").glob("*.yaml")} == set(PAPER)
+def test_there_is_an_arm_for_each_model_of_the_paper():
+    assert {path.stem for path in (CONF / "arm").glob("*.yaml")} == set(PAPER)
 
 
 @pytest.mark.parametrize("key", PAPER)
 def test_a_paper_experiment_has_the_published_parameters_to_the_unit(key):
     cfg = composed(key)
     with torch.device("meta"):
-        model = train.build_model(cfg)
+        model = build_model(cfg)
     total, active, active_without_embeddings, balance, z_loss = PAPER[key]
     assert sum(parameter.numel() for parameter in model.parameters()) == total
     assert model.config.total_parameters == total

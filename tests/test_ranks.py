@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from moe_toy.errors import UserError
-from moe_toy.runs.checkpoint import load_checkpoint
+from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.runs.checkpoint_file import DamagedError
-from moe_toy.runs.checkpoint_folder import check_whole
 from moe_toy.runs.resume import starting_point
-from moe_toy.runs.sharded_checkpoint import seal
+from moe_toy.runs.run_directory import RunDirectory
+from moe_toy.runs.sharded_checkpoint import check_sealed, seal
 from tests.paths import ROOT
 from tests.rank import train_in
 from tests.small_run import EIGHT_EXPERTS, SMALL
@@ -86,7 +86,7 @@ def on_two_ranks(common, two_steps, folder):
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(run_dir / "checkpoints" / "last.ckpt")["state_dict"]
+    return Checkpoint.open(run_dir).weights
 
 
 def check_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], atol: float) -> None:
@@ -139,24 +139,24 @@ def test_a_sharded_checkpoint_is_sealed_as_a_shell_can_check(sharded):
 
 @pytest.mark.parametrize("name", ["__1_0.distcp", ".metadata", "meta.pt", "SHA256SUMS"])
 def test_damage_to_any_part_of_a_sharded_checkpoint_is_noticed(sharded, name):
-    check_whole(sharded)
+    check_sealed(sharded)
     damaged = bytearray((sharded / name).read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (sharded / name).write_bytes(damaged)
     with pytest.raises(DamagedError, match=r"is not what was written"):
-        check_whole(sharded)
+        check_sealed(sharded)
     with pytest.raises(UserError, match="is damaged"):
-        starting_point(str(sharded), sharded.parent)
+        starting_point(str(sharded), RunDirectory(sharded.parent))
     (sharded / name).unlink()
     with pytest.raises(DamagedError):
-        check_whole(sharded)
+        check_sealed(sharded)
 
 
 def test_reading_a_sharded_checkpoint_executes_nothing(sharded):
     (sharded / ".metadata").write_bytes(pickle.dumps(Touch(sharded / "touched")))
     seal(sharded)
     with pytest.raises(UserError, match=r"\.metadata names posix\.mkdir, which is no part of a checkpoint"):
-        load_checkpoint(sharded)
+        _ = Checkpoint.open(sharded).weights
     assert not (sharded / "touched").exists()
 
 
@@ -164,7 +164,7 @@ def test_a_missing_shard_is_told_even_if_it_was_sealed_so(sharded):
     (sharded / "__1_0.distcp").unlink()
     seal(sharded)
     with pytest.raises(UserError, match="its shards do not fit together"):
-        load_checkpoint(sharded)
+        _ = Checkpoint.open(sharded).weights
 
 
 class Touch:
@@ -183,7 +183,7 @@ def test_a_sharded_checkpoint_cannot_declare_more_than_it_holds(sharded):
     (sharded / ".metadata").write_bytes(pickle.dumps(metadata))
     seal(sharded)
     with pytest.raises(UserError, match="it declares more data than it holds"):
-        load_checkpoint(sharded)
+        _ = Checkpoint.open(sharded).weights
 
 
 def test_a_sharded_checkpoint_needs_a_sharded_strategy(common, on_two_ranks, folder):

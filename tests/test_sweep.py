@@ -12,9 +12,8 @@ import pytest
 import torch
 
 import train
-from moe_toy.command_line.entry import run_checked
 from moe_toy.sweep.record import State, read_record
-from tests.paths import CONF, ROOT
+from tests.paths import ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL
 
 STEPS, BEAT = 60, 5
@@ -29,16 +28,10 @@ def arguments(texts, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def sweep(arguments, monkeypatch):
+def sweep(arguments, command):
     """`sweep("sweep=smoke")`: the exit code of train.py."""
 
-    def run(*more: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *more])
-        with pytest.raises(SystemExit) as stop:
-            run_checked(train.main, (train.check, train.prepare), CONF, "train")
-        return stop.value.code
-
-    return run
+    return lambda *more: command("train", *arguments, *more, main=train.main)
 
 
 def weights(arm: Path) -> dict[str, torch.Tensor]:
@@ -47,7 +40,7 @@ def weights(arm: Path) -> dict[str, torch.Tensor]:
 
 def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(arguments, sweep, tmp_path, monkeypatch, capfd):
     command = ["sweep=smoke", f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={BEAT}"]
-    baseline, nolb = (tmp_path / "outputs" / "sweeps" / "smoke" / f"arm={arm}" for arm in ("baseline", "nolb"))
+    baseline, nolb = (tmp_path / "outputs" / "sweeps" / "smoke" / f"arm={arm},seed=42" for arm in ("baseline", "nolb"))
     process = subprocess.Popen([sys.executable, ROOT / "train.py", *arguments, *command], env=os.environ)
     deadline = time.monotonic() + PATIENCE
     while not (baseline / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
@@ -65,15 +58,15 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_happened(arguments, sweep, tmp
     assert metrics.dropna(subset="val/loss").step.tolist() == list(range(0, STEPS + 1, BEAT))
     results = pd.read_parquet(tmp_path / "outputs" / "sweeps" / "smoke" / "results.parquet")
     assert results[["arm", "seed", "run_dir"]].to_numpy().tolist() == [
-        ["baseline", 42, "arm=baseline"],
-        ["nolb", 42, "arm=nolb"],
+        ["baseline", 42, "arm=baseline,seed=42"],
+        ["nolb", 42, "arm=nolb,seed=42"],
     ]
     assert results["val/loss"].tolist() == [
         pd.read_csv(arm / "metrics.csv")["val/loss"].dropna().iloc[-1] for arm in (baseline, nolb)
     ]
 
     assert sweep(*command, "sweep_name=whole", "arm=baseline") == 0
-    whole = weights(tmp_path / "outputs" / "sweeps" / "whole" / "arm=baseline")
+    whole = weights(tmp_path / "outputs" / "sweeps" / "whole" / "arm=baseline,seed=42")
     for name, expected in whole.items():
         torch.testing.assert_close(weights(baseline)[name], expected, rtol=0, atol=0)
 
@@ -93,8 +86,8 @@ def test_a_failing_arm_stops_no_other_and_shows_in_the_exit_code(sweep, tmp_path
     assert sweep(*command) == 1
     assert "1 done, 1 failed" in capfd.readouterr().out
     directory = tmp_path / "outputs" / "sweeps" / "bad"
-    assert "Trainer" in read_record(directory / "trainer.profiler=nonsense").error
-    assert read_record(directory / "trainer.profiler=null").state is State.DONE
+    assert "Trainer" in read_record(directory / "seed=42,trainer.profiler=nonsense").error
+    assert read_record(directory / "seed=42,trainer.profiler=null").state is State.DONE
     assert (directory / "report.html").exists()
 
 
@@ -107,6 +100,6 @@ def test_launchers_run_arms_in_processes_of_their_own(sweep, tmp_path, monkeypat
     pytest.importorskip(f"hydra_plugins.{plugin}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert sweep("sweep=smoke", "arm=nolb", "trainer.max_steps=1", f"hydra/launcher={launcher}") == 0
-    arm = tmp_path / "outputs" / "sweeps" / "smoke" / "arm=nolb"
+    arm = tmp_path / "outputs" / "sweeps" / "smoke" / "arm=nolb,seed=42"
     assert read_record(arm).state is State.DONE
     assert (arm / "checkpoints" / "last.ckpt").exists()

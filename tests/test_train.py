@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 import train
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
+from moe_toy.training import preflight
 from tests.paths import CONF
 from tests.small_run import EIGHT_EXPERTS, SMALL
 from tests.test_experiments import PAPER
@@ -24,8 +25,8 @@ def run(texts, tmp_path):
         places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}", f"run_dir={run_dir}", f"name={name}"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", [*SMALL, *places, *moe, *overrides])
-        train.check(cfg)
-        train.prepare(cfg)
+        preflight.check(cfg)
+        preflight.prepare(cfg)
         train.main.__wrapped__(cfg)
         return run_dir
 
@@ -153,7 +154,7 @@ def test_every_balancing_scheme_trains(run, balance):
 @pytest.mark.parametrize("key", PAPER)
 def test_every_model_of_the_paper_trains_at_nano_size(run, key):
     small = ["model=nano", "trainer=cpu", "global_batch_size=8", "data.num_workers=0", "callbacks=none", "logger=csv"]
-    run_dir = run(key, f"experiment=paper/{key}", *small, "trainer.max_steps=2", moe=[])
+    run_dir = run(key, "experiment=paper", f"arm={key}", *small, "trainer.max_steps=2", moe=[])
     assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().sum() == 2
     checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["DomainDataModule"]["num_samples"] == 2 * 8
@@ -165,8 +166,8 @@ def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
     quiet = ["logger=csv", "callbacks=none", "trainer.enable_progress_bar=false", "threads=1"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*short, *quiet, "trainer.max_steps=20", f"run_dir={tmp_path}", "name=corpus"])
-    train.check(cfg)
-    train.prepare(cfg)
+    preflight.check(cfg)
+    preflight.prepare(cfg)
     train.main.__wrapped__(cfg)
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     losses = metrics["val/loss"].dropna()

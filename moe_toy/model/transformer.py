@@ -11,7 +11,7 @@ from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.precise_buffers import PreciseBuffers
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
-from moe_toy.model.cross_entropy import mean_cross_entropy
+from moe_toy.model.cross_entropy import mean_cross_entropy, most_likely
 from moe_toy.model.layers import RMSNorm, SwiGLU, init_matrices
 from moe_toy.model.moe import MoELayer
 from moe_toy.model.router import z_loss
@@ -130,7 +130,7 @@ class MoETransformer(PreciseBuffers):
         return RoutingTrace(
             expert_ids=torch.stack([routing.expert_ids for routing in routings]),
             token_ids=token_ids,
-            predicted_ids=None if logits is None else logits.argmax(-1),
+            predicted_ids=None if logits is None else most_likely(logits),
             num_experts=self.config.moe.num_experts,
             layer_ids=self.config.moe_layers,
             vocab_size=self.config.vocab_size,

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moe_toy.errors import EXIT_USER_ERROR, UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
+from moe_toy.runs.run_directory import METRICS, RunDirectory
 
 STEP = "step"
 PANELS: dict[str, dict[str, str]] = {
@@ -49,11 +50,11 @@ def draw_curves(metrics: pd.DataFrame) -> Figure:
 
 def save_curves(run_dir: Path) -> Path:
     """Draw `metrics.csv` of a run directory into its `curves.png`."""
-    source = run_dir / "metrics.csv"
+    source = RunDirectory(run_dir).metrics
     if not source.is_file():
-        raise UserError(f"no metrics.csv in {run_dir}; give the directory of a run that logged to CSV")
-    target = run_dir / "curves.png"
-    with written_whole(target) as part:
+        raise UserError(f"no {METRICS} in {run_dir}; give the directory of a run that logged to CSV")
+    target = RunDirectory(run_dir).curves
+    with save_atomically(target) as part:
         draw_curves(pd.read_csv(source)).savefig(part, dpi=130, format="png")
     return target
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from moe_toy.findings import paper
 from moe_toy.findings.hit_rates import at_ratio, model_curve
+from moe_toy.report.expert_lists import expert_lists
 from moe_toy.report.figures import balance, caches, chance, consistency, context, experts
 from moe_toy.report.page import Section, data_block, figures
 from moe_toy.report.passages import passages, strongest_tokens
@@ -19,6 +20,10 @@ def consistency_section(results: Results) -> Section:
     if "nulls" in results.tables:
         shown["What it is made of | how much balance, domain, topic of the text and order of tokens add"] = (
             chance.parts_of_score(results.tables["nulls"], "srp", "segment_length", "segment length (tokens)")
+        )
+    if "positions" in results.tables:
+        shown["By position | where in the sequence the segment lies"] = consistency.srp_by_position(
+            results.tables["positions"]
         )
     shown["By layer"] = consistency.srp_by_layer(srp, summary["layer_ids"], found["srp_floor"])
     if srp.domain.notna().any():
@@ -114,11 +119,12 @@ def experts_section(results: Results) -> Section | None:
     shown["Busy experts | SRP of an expert cannot lie below the dotted curve"] = experts.srp_and_activation(
         tables["srp"], layer_ids, length, summary["top_k"] / summary["num_experts"]
     )
+    listed = expert_lists(tables["experts"], layer_ids) if "experts" in tables else ("", "")
     return Section(
         "Experts",
-        "What single experts do. Domain specialization is the spread, over domains, of how often an expert is active; "
+        f"{listed[0]}Domain specialization is the spread, over domains, of how often an expert is active; "
         "vocabulary specialization is how firmly it owns the tokens that it leads.",
-        figures(shown),
+        figures(shown) + listed[1],
     )
 
 

@@ -13,6 +13,7 @@ from moe_toy.findings.claims import Verdict, check_claims
 from moe_toy.report.figures import context, sweep
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
 from moe_toy.results import Results
+from moe_toy.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ def read_metrics(run_dir: Path) -> pd.DataFrame | None:
     """All that one run logged; None where it had no such logger."""
     import pandas as pd  # half a second
 
-    path = run_dir / "metrics.csv"
+    path = RunDirectory(run_dir).metrics
     try:
         metrics = pd.read_csv(path, dtype=float)
         if metrics.empty or "step" not in metrics:
@@ -85,30 +86,45 @@ def read_metrics(run_dir: Path) -> pd.DataFrame | None:
     return metrics
 
 
-def write_sweep_report(directory: Path, claims: Path, out_dir: Path) -> pd.DataFrame:
+def write_sweep_report(directory: Path, out_dir: Path) -> pd.DataFrame:
     """Write `report.html`, `summary.json` and tables `arms` and `claims` to `out_dir`; returns the claims."""
+    results = judge_sweep(directory)
+    results.save(out_dir)
+    write_sweep_page(results, directory, out_dir)
+    return results.tables["claims"]
+
+
+def judge_sweep(directory: Path) -> Results:
+    """Check the claims over a sweep: tables `arms` and `claims`, and the verdicts in the summary."""
     results = read_sweep(directory)
-    checked = check_claims(results, claims)
-    verdicts = checked.drop_duplicates("claim").set_index("claim").claim_verdict
+    checked = check_claims(results)
     summary = {
         "name": directory.name,
         "target": "sweep",
         "source": str(directory),
         "seeds": sorted(int(seed) for seed in results.seed.unique()),
         "arms": list(results.arm.unique()),
-        "claims": {claim: str(verdict) for claim, verdict in verdicts.items()},
+        "claims": {claim: str(verdict) for claim, verdict in _verdicts(checked).items()},
     }
-    Results(summary, {"arms": _arms(results), "claims": checked}).save(out_dir)
-    write_page(
+    return Results(summary, {"arms": _arms(results), "claims": checked})
+
+
+def write_sweep_page(judged: Results, directory: Path, out_dir: Path) -> Path:
+    """Write `report.html` of what `judge_sweep` made of the sweep in `directory`, and return its path."""
+    results, checked = read_sweep(directory), judged.tables["claims"]
+    return write_page(
         out_dir,
         kicker="Sweep",
         title=directory.name,
         facts=f"{results.arm.nunique()} arms × {results.seed.nunique()} seeds, {len(results)} runs finished",
-        headline=_headline(verdicts),
+        headline=_headline(_verdicts(checked)),
         sections=[_claims(checked), *_measured(results, directory)],
         footer="Figures of the paper are from Liang et al. 2025, arXiv 2505.16056, read from its plots.",
     )
-    return checked
+
+
+def _verdicts(checked: pd.DataFrame) -> pd.Series:
+    return checked.drop_duplicates("claim").set_index("claim").claim_verdict
 
 
 def _headline(verdicts: pd.Series) -> str:

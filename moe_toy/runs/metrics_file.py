@@ -9,7 +9,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 
 log = logging.getLogger(__name__)
 STEP = "step"
@@ -70,7 +70,7 @@ class RowWriter(ExperimentWriter):
         self._write(rows, fieldnames)
 
     def _write(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
-        with written_whole(Path(self.metrics_file_path)) as part, part.open("w", newline="") as file:
+        with save_atomically(Path(self.metrics_file_path)) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames)
             writer.writeheader()
             writer.writerows(rows)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 from moe_toy.report.sweep import RESULTS, read_metrics, read_sweep
 from moe_toy.sweep.arm import SEED, Arm
 
@@ -21,7 +21,7 @@ def write_results(arms: Sequence[Arm], directory: Path) -> None:
         before = read_sweep(directory)
         kept = [run not in set(table.run_dir) and (directory / run).is_dir() for run in before.run_dir]
         table = pd.concat([before[kept], table])
-    with written_whole(path) as part:
+    with save_atomically(path) as part:
         table.to_parquet(part, index=False)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from moe_toy.errors import UserError
-from moe_toy.routing import RoutingTrace
+from moe_toy.routing import DomainNumbers, RoutingTrace
 from moe_toy.traces.trace_file import load_trace
 
 
@@ -17,7 +17,7 @@ class Recording:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
-        self.domains: list[str] = []
+        self._numbers = DomainNumbers()
         self.sequence_length = 0
 
     def __iter__(self) -> Iterator[RoutingTrace]:
@@ -38,14 +38,11 @@ class Recording:
                 "at a time"
             )
         if trace.domain_ids is None:
-            names, ids = [file.stem], torch.zeros(batch, dtype=torch.int64)
-        else:
-            ids = trace.domain_ids.long()
-            names = list(trace.domains) or [str(d) for d in range(int(ids.max()) + 1)]
-        common = torch.tensor([self._number(names[d]) if (ids == d).any() else 0 for d in range(len(names))])
-        return trace.with_domains(common[ids], tuple(self.domains))
+            return self._numbers.common(trace.with_domains(torch.zeros(batch, dtype=torch.int64), (file.stem,)))
+        names = trace.domains or tuple(str(d) for d in range(int(trace.domain_ids.long().max()) + 1))
+        return self._numbers.common(trace.with_domains(trace.domain_ids, names))
 
-    def _number(self, domain: str) -> int:
-        if domain not in self.domains:
-            self.domains.append(domain)
-        return self.domains.index(domain)
+    @property
+    def domains(self) -> list[str]:
+        """Of the files read so far, by number."""
+        return self._numbers.names

@@ -1,18 +1,38 @@
 """What is wrong with the config of a run, found before anything is created for it."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from moe_toy.checks.constructors import check_constructors
 from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.runs.checkpoint import check_continues, check_weights_fit
-from moe_toy.runs.checkpoint_folder import AUTO
-from moe_toy.runs.sharded_checkpoint import is_sharded
+from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.runs.resume import AUTO
+from moe_toy.training.build import build_model
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
 from moe_toy.training.devices import check_devices
 from moe_toy.training.memory import check_memory
 from moe_toy.training.steps import accumulated_alone, check_interval, check_whole_steps
+
+
+def check(cfg: DictConfig) -> None:
+    """Find what is wrong with a config before anything is created or fetched for it."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    check_numbers(values)
+    with torch.device("meta"):
+        model = build_model(cfg)
+    check_constructors(values)  # this one loads what it checks, so it comes after what is quick
+    check_together(values, model)
+    instantiate(cfg.data).check()
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Assemble the text, train the tokenizer and tokenize, unless that is done: it may fail for want of a network."""
+    instantiate(cfg.data).prepare_data()
 
 
 def check_numbers(values: dict[str, Any]) -> None:
@@ -76,14 +96,15 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
     if ckpt_path not in (None, AUTO):
         if init_from is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
-        check_continues(Path(ckpt_path), model, asdict(OptimizerConfig(**values["optimizer"])))
+        start = Checkpoint.open_to_continue(ckpt_path)
+        start.check_continues(model, asdict(OptimizerConfig(**values["optimizer"])))
         strategy = values["trainer"]["strategy"]
-        if is_sharded(Path(ckpt_path)) and isinstance(strategy, str):
+        if start.is_sharded and isinstance(strategy, str):
             raise UserError(
-                f"ckpt_path: {ckpt_path} is a folder of shards, which trainer.strategy={strategy} cannot continue; "
+                f"ckpt_path: {start.path} is a folder of shards, which trainer.strategy={strategy} cannot continue; "
                 "use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
             )
     if init_from is not None:
-        check_weights_fit(Path(init_from), model)
+        Checkpoint.open(init_from, "init_from").check_weights_fit(model)
     if values["check_memory"]:
         check_memory(values, model)

@@ -1,5 +1,6 @@
 """What surrounds a run: its config on disk, first and last words, closing the loggers."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,9 +14,19 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 from moe_toy.pictures.curves import save_curves
-from moe_toy.runs.checkpoint_folder import run_dir_of
+from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.runs.run_directory import (
+    CHECKPOINTS,
+    CONFIG,
+    CURVES,
+    METRICS,
+    STRONGEST_TOKENS,
+    TEXT,
+    TOKENIZER,
+    RunDirectory,
+)
 from moe_toy.training.lit_moe import LitMoE
 
 log = logging.getLogger(__name__)
@@ -34,14 +45,14 @@ TALKATIVE = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.pytorch.accelerators.cuda",  # which GPU, at each validation
 )
-TOKENIZER = "tokenizer.json"
 CONTENTS = {
-    "curves.png": "the curves of this run",
-    "metrics.csv": "every logged number",
-    "strongest_tokens.csv": "which tokens belong most to each expert",
-    "config.yaml": "the resolved config",
+    CURVES: "the curves of this run",
+    METRICS: "every logged number",
+    STRONGEST_TOKENS: "which tokens belong most to each expert",
+    CONFIG: "the resolved config",
     TOKENIZER: "the tokenizer it was trained with",
-    "checkpoints": "last.ckpt, best.ckpt; continue with hydra.run.dir=... ckpt_path=auto",
+    CHECKPOINTS: "last.ckpt, best.ckpt; continue with hydra.run.dir=... ckpt_path=auto",
+    TEXT: "fingerprint of the text it was trained on",
     "wandb": "offline run: `wandb sync` its folder to see it online",
     "tensorboard": "`tensorboard --logdir` shows it",
 }
@@ -58,20 +69,20 @@ def quieten() -> None:
 @rank_zero_only
 def record_config(config: dict[str, Any], run_dir: Path, loggers: Sequence[Logger]) -> None:
     """The resolved config, in the run directory and with the loggers that show it."""
-    with written_whole(run_dir / "config.yaml") as part:
+    with save_atomically(RunDirectory(run_dir).config) as part:
         part.write_text(yaml.safe_dump(config, sort_keys=False))
     for logger in loggers:
         if not isinstance(logger, CSVLogger):
             logger.log_hyperparams(config)
 
 
-def check_tokenizer(file: Path, weights: Path) -> None:
+def check_tokenizer(file: Path, weights: Checkpoint) -> None:
     """Refuse to go on from `weights` with another tokenizer than lies in their run directory."""
-    theirs = run_dir_of(weights) / TOKENIZER
+    theirs = weights.run.tokenizer
     if theirs.is_file() and theirs.read_bytes() != file.read_bytes():
         raise UserError(
-            f"data.tokenizer: the text or the settings of the tokenizer have changed, and {weights} was trained with "
-            f"another one; pass data.tokenizer={theirs}"
+            f"data.tokenizer: the text or the settings of the tokenizer have changed, and {weights.path} was trained "
+            f"with another one; pass data.tokenizer={theirs}"
         )
 
 
@@ -79,8 +90,16 @@ def check_tokenizer(file: Path, weights: Path) -> None:
 def record_tokenizer(file: Path, run_dir: Path) -> None:
     """The tokenizer, in the run directory: without it the weights mean nothing."""
     content = file.read_bytes()
-    with written_whole(run_dir / TOKENIZER) as part:
+    with save_atomically(RunDirectory(run_dir).tokenizer) as part:
         part.write_bytes(content)
+
+
+@rank_zero_only
+def record_text(fingerprint: str, domains: Sequence[str], run_dir: Path) -> None:
+    """Which text it is, in the run directory, so that the run can be measured on the same later."""
+    record = {"fingerprint": fingerprint, "domains": list(domains)}
+    with save_atomically(RunDirectory(run_dir).text) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
 
 
 @rank_zero_only
@@ -127,7 +146,7 @@ def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
         log.info("tried %d steps and a validation; nothing is kept of them", trainer.global_step)
     else:
         log.info("finished step %d: %s", trainer.global_step, ", ".join(scores))
-    if (run_dir / "metrics.csv").exists():  # not where all steps were done before
+    if RunDirectory(run_dir).metrics.exists():  # not where all steps were done before
         save_curves(run_dir)
     log.info("run directory: %s", run_dir)
     for name, meaning in CONTENTS.items():

@@ -8,19 +8,20 @@ import pytest
 from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader, Dataset
 
-import train
-from moe_toy.command_line.entry import explain, quoted, run_checked
-from moe_toy.command_line.jobs import jobs
+from moe_toy.command_line.entry import quote
+from moe_toy.command_line.mistakes import explain
 from moe_toy.errors import UserError
 from moe_toy.runs.run_name import run_name
+from moe_toy.training import preflight
 from tests.conftest import never
 from tests.paths import CONF, ROOT
 
 
 @pytest.fixture
-def complain(refusal):
+def complain(refusal, monkeypatch):
     """`complain("moe.top_k=9")`: the line that train.py answers with before it prepares anything."""
-    return partial(refusal, "train", (train.check, never))
+    monkeypatch.setattr(preflight, "prepare", never)
+    return partial(refusal, "train")
 
 
 @pytest.mark.parametrize(
@@ -88,13 +89,13 @@ def test_a_run_directory_may_be_given_as_the_shell_completes_it(complain, tmp_pa
 )
 def test_quotes_are_added_where_hydra_needs_them(monkeypatch, given, read):
     monkeypatch.setenv("HOME", "/home/me")
-    assert quoted(given) == read
+    assert quote(given) == read
 
 
 def test_any_path_that_is_there_is_read(tmp_path):
     path = tmp_path / "it's (1), ü=[2]"
     path.mkdir()
-    [[argument]] = jobs([quoted(f"data.source.path={path}")])
+    argument = quote(f"data.source.path={path}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert compose("train", ["data=files", argument]).data.source.path == str(path)
 
@@ -105,32 +106,23 @@ def test_only_the_argument_that_cannot_be_read_is_named(complain):
     assert "threads" not in line
 
 
-def test_ctrl_c_needs_no_traceback(monkeypatch):
+def test_ctrl_c_needs_no_traceback(command, monkeypatch):
     def interrupted(cfg):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    with pytest.raises(SystemExit, match="130"):
-        run_checked(never, (interrupted,), CONF, "train")
+    monkeypatch.setattr(preflight, "check", interrupted)
+    assert command("train") == 130
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(command, monkeypatch, capsys):
     def broken(cfg):
         raise RuntimeError("our mistake")
 
-    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(preflight, "check", broken)
+    assert command("train") == 1
+    assert "in broken" in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="our mistake"):
-        run_checked(never, (broken,), CONF, "train")
-
-
-def test_multirun_spans_the_grid_and_leaves_hydra_keys_alone():
-    arguments = ["-m", "moe=baseline,few_experts", "seed=1,2", "hydra.verbose=false"]
-    assert list(jobs(arguments)) == [
-        ["moe=baseline", "seed=1"],
-        ["moe=baseline", "seed=2"],
-        ["moe=few_experts", "seed=1"],
-        ["moe=few_experts", "seed=2"],
-    ]
+        command("train", "-m")
 
 
 class Vanished(Dataset):
@@ -144,7 +136,7 @@ class Vanished(Dataset):
 def test_a_mistake_found_by_a_data_worker_is_told_without_its_traceback():
     with pytest.raises(UserError) as error:
         list(DataLoader(Vanished(), num_workers=1))
-    assert explain(error.value, [], CONF, "train") == "the tokens have vanished"
+    assert explain(error.value, []) == "the tokens have vanished"
 
 
 @pytest.mark.parametrize(

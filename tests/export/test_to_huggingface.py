@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from moe_toy.data import tokenizer
 from moe_toy.errors import UserError
 from moe_toy.export.to_huggingface import export
+from moe_toy.runs.run_directory import RunDirectory
 from tests.paths import CONF
 
 VARIANTS = sorted(path.stem for path in (CONF / "moe").glob("*.yaml"))
@@ -54,6 +55,13 @@ def assert_equal_logits_and_routing(ours, folder):
 def test_every_variant_has_equal_logits_and_routing(make_model, save, tmp_path, variant):
     model = make_model(f"moe={variant}")
     export(save(model), tmp_path / "out")
+    assert_equal_logits_and_routing(model, tmp_path / "out")
+
+
+def test_a_run_directory_stands_for_its_last_checkpoint(make_model, save, tmp_path):
+    model = make_model("moe=baseline")
+    run = RunDirectory.of(save(model))
+    export(run.path, tmp_path / "out")
     assert_equal_logits_and_routing(model, tmp_path / "out")
 
 

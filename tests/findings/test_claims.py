@@ -7,7 +7,6 @@ import pytest
 from moe_toy.errors import UserError
 from moe_toy.findings import paper
 from moe_toy.findings.claims import Verdict, check_claim, check_claims, together, verdict
-from tests.paths import CONF
 
 SRP = "routing/srp@16"
 SIZE = {"num_experts": 64, "top_k": 8, "num_moe_layers": 4}
@@ -187,7 +186,7 @@ def test_the_claims_of_the_paper_can_all_be_read():
     sizes = numbers.rename(paper.ARM_OF_MODEL).loc[table.arm]
     table["num_experts"], table["top_k"] = sizes.num_experts.to_numpy(), sizes.top_k.to_numpy()
     table["routing/sch@16/ratio_1.5"] = sizes["sch_1.5"].to_numpy()
-    checked = check_claims(table, CONF / "claims.yaml").drop_duplicates("claim").set_index("claim").claim_verdict
+    checked = check_claims(table).drop_duplicates("claim").set_index("claim").claim_verdict
     for claim in ("a", "c", "d1", "d2", "e1", "e2", "g1", "j"):
         assert checked[claim] == "holds", claim
     assert checked["d3"] == "fails"  # more active experts raise SRP by less than its floor

@@ -7,7 +7,7 @@ import socket
 import pytest
 from torch import multiprocessing
 
-from moe_toy.runs.checkpoint_folder import step_file
+from moe_toy.runs.run_directory import RunDirectory
 from tests.reliability.compare import assert_same_end
 from tests.reliability.test_progress import difference, last
 
@@ -88,7 +88,7 @@ def test_two_ranks_continue_exactly(run, whole, on_two_ranks, at_call, case):
         run(run_dir, *SHORT)
 
     assert on_two_ranks(interrupted) == [128 + signal.SIGTERM, 0]
-    assert step_file(run_dir / "checkpoints", saved_step).exists()
+    assert RunDirectory(run_dir).step(saved_step).exists()
     assert on_two_ranks(lambda: run(run_dir, *SHORT, "ckpt_path=auto")) == [0, 0]
     assert_same_end(whole, run_dir)
 
@@ -106,7 +106,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(run, on_two_ranks, tmp_path,
         assert on_two_ranks(job) == [0, 0] if ranks == 2 else job()
 
     train_on(first, tmp_path / "whole")
-    start = step_file(tmp_path / "whole" / "checkpoints", 2)
+    start = RunDirectory(tmp_path / "whole").step(2)
     train_on(3 - first, tmp_path / "rest", f"ckpt_path={start}")
     assert last(tmp_path / "rest")["DomainDataModule"]["num_samples"] == 64
     assert difference(tmp_path / "whole", tmp_path / "rest") < 1e-5

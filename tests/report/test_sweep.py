@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 
-import evaluate
 from moe_toy.errors import UserError
+from moe_toy.evaluation import command
 from moe_toy.report import sweep as report
 from moe_toy.report.figures import sweep as figures
 from moe_toy.results import Results
@@ -52,7 +53,7 @@ def directory(results, tmp_path):
 
 
 def test_the_page_says_which_claims_hold_and_shows_every_arm(directory, tmp_path):
-    checked = report.write_sweep_report(directory, CONF / "claims.yaml", tmp_path / "out")
+    checked = report.write_sweep_report(directory, tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     assert checked.set_index("claim").claim_verdict["a"].eq("holds").all()
     assert text.count("SRP falls as the local balance loss rises") == 1  # for its two comparisons
@@ -66,13 +67,13 @@ def test_the_page_says_which_claims_hold_and_shows_every_arm(directory, tmp_path
 
 def test_a_sweep_without_validation_has_a_page_too(directory, results, tmp_path):
     results.filter(regex="^[^/]*$").to_parquet(directory / "results.parquet")
-    checked = report.write_sweep_report(directory, CONF / "claims.yaml", tmp_path / "out")
+    checked = report.write_sweep_report(directory, tmp_path / "out")
     assert checked.verdict.eq("not measured").all()
 
 
 def test_an_arm_without_logger_draws_no_curve(directory, tmp_path):
     (directory / "arm=nolb,seed=1" / "metrics.csv").unlink()
-    report.write_sweep_report(directory, CONF / "claims.yaml", tmp_path / "out")
+    report.write_sweep_report(directory, tmp_path / "out")
     assert (tmp_path / "out" / "report.html").exists()
 
 
@@ -108,12 +109,17 @@ def test_curves_are_means_over_seeds_and_the_reader_chooses_the_metric():
 
 
 def test_strict_leaves_with_1_if_a_claim_fails(directory, tmp_path, results, capsys):
-    evaluate.judge(directory, tmp_path / "out", strict=True)
+    def judge(strict: bool) -> None:
+        overrides = ["target=sweep", f"target.path='{directory}'", f"strict={strict}", f"out_dir={tmp_path}/out"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            command.run(compose("evaluate", overrides))
+
+    judge(strict=True)
     assert "holds: SRP falls" in capsys.readouterr().out
     results.assign(**{"routing/srp@16": 1 - results["routing/srp@16"]}).to_parquet(directory / "results.parquet")
-    evaluate.judge(directory, tmp_path / "out", strict=False)
+    judge(strict=False)
     with pytest.raises(SystemExit) as stop:
-        evaluate.judge(directory, tmp_path / "out", strict=True)
+        judge(strict=True)
     assert stop.value.code == 1
 
 

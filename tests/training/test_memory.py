@@ -7,9 +7,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import train
 from moe_toy.errors import UserError
-from moe_toy.training import memory
+from moe_toy.training import memory, preflight
+from moe_toy.training.build import build_model
 from moe_toy.training.memory import GIB, check_memory, free_memory, need_of, told_where_memory_ends
 from tests.paths import CONF
 
@@ -22,7 +22,7 @@ def planned():
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", [*overrides, "run_dir=nowhere", "name=test"])
         with torch.device("meta"):
-            return OmegaConf.to_container(cfg, resolve=True), train.build_model(cfg)
+            return OmegaConf.to_container(cfg, resolve=True), build_model(cfg)
 
     return make
 
@@ -59,7 +59,7 @@ def test_shards_divide_the_states_and_processes_on_a_cpu_add_up(planned):
 def test_activations_are_a_floor_of_what_the_backward_pass_keeps(planned):
     values, _ = planned("data.batch_size=2")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        model = train.build_model(compose("train", ["run_dir=nowhere", "name=test"]))
+        model = build_model(compose("train", ["run_dir=nowhere", "name=test"]))
     kept = {}
 
     def keep(tensor):
@@ -108,9 +108,9 @@ def test_most_of_what_is_free_is_warned_of_and_less_is_not(planned, free, caplog
 
 def test_the_command_line_refuses_before_anything_is_created(refusal, free):
     free(0.01)
-    assert "this run needs at least" in refusal("train", [train.check], "logger=csv")
+    assert "this run needs at least" in refusal("train", "logger=csv")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        train.check(compose("train", ["logger=csv", "check_memory=false"]))
+        preflight.check(compose("train", ["logger=csv", "check_memory=false", "run_dir=nowhere", "name=test"]))
 
 
 def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):

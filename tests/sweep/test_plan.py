@@ -1,12 +1,11 @@
-"""Which jobs a command line stands for, and where each arm of a sweep is kept."""
+"""What the arms of a command are, and where each is kept."""
 
 from pathlib import Path
 
 import pytest
-from hydra import initialize_config_dir
 
-from moe_toy.command_line.jobs import compose_sweep, jobs
 from moe_toy.errors import UserError
+from moe_toy.sweep.plan import plan_sweep
 from tests.paths import CONF
 
 FEWER_ARMS = {
@@ -20,13 +19,20 @@ FEWER_ARMS = {
 
 
 @pytest.fixture
-def sweep_of(monkeypatch, tmp_path):
-    """`sweep_of("sweep=smoke")`: the sweep that these arguments name."""
+def sweep_of(monkeypatch, tmp_path, command):
+    """`sweep_of("sweep=smoke")`: the sweep that these arguments name, of which nothing is checked or trained."""
     monkeypatch.chdir(tmp_path)
+    found = []
+
+    def plan(*arguments):
+        sweep, _ = plan_sweep(*arguments)
+        found.append(sweep)
+        raise UserError("planned")
 
     def compose(*arguments: str):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose_sweep("train", arguments)
+        monkeypatch.setattr("moe_toy.sweep.plan.plan_sweep", plan)
+        assert command("train", *arguments) == 2
+        return found.pop()
 
     return compose
 
@@ -43,12 +49,8 @@ def keep(arm) -> None:
     (arm.directory / "config.yaml").write_text(yaml.safe_dump(arm.config))
 
 
-def test_arguments_replace_the_grid_of_the_config():
-    grid = {"arm": "baseline,nolb", "seed": "1,2"}
-    assert list(jobs(["seed=3", "data=files"], grid)) == [
-        ["arm=baseline", "seed=3", "data=files"],
-        ["arm=nolb", "seed=3", "data=files"],
-    ]
+def test_arguments_replace_the_grid_of_the_config(sweep_of):
+    assert directories(sweep_of("sweep=smoke", "arm=share1", "seed=3")) == ["outputs/sweeps/smoke/arm=share1,seed=3"]
 
 
 def test_arms_are_kept_under_the_sweep_by_what_they_vary(sweep_of):
@@ -64,15 +66,53 @@ def test_arms_are_kept_under_the_sweep_by_what_they_vary(sweep_of):
     assert [arm.config["balance"]["coefficient"] for arm in sweep.arms] == [0.01, 0.01, 0.0, 0.0]
 
 
-def test_a_part_of_a_grid_is_kept_where_the_whole_is(sweep_of):
-    (arm,) = sweep_of("sweep=smoke", "arm=nolb").arms
-    assert arm.directory.name == "arm=nolb"
-
-
 def test_a_sweep_over_anything_needs_only_a_name(sweep_of):
     sweep = sweep_of("sweep=grid", "sweep_name=mine", "moe.top_k=2,4")
-    assert directories(sweep) == ["outputs/sweeps/mine/moe.top_k=2", "outputs/sweeps/mine/moe.top_k=4"]
+    assert directories(sweep) == ["outputs/sweeps/mine/moe.top_k=2,seed=42", "outputs/sweeps/mine/moe.top_k=4,seed=42"]
     assert [arm.name for arm in sweep.arms] == ["moe.top_k=2", "moe.top_k=4"]
+
+
+def test_an_arm_that_varies_nothing_but_the_seed_has_a_name(sweep_of):
+    sweep = sweep_of("sweep=grid", "sweep_name=mine", "seed=1,2")
+    assert [(arm.name, arm.seed) for arm in sweep.arms] == [("base", 1), ("base", 2)]
+    assert [arm.directory.name for arm in sweep.arms] == ["seed=1", "seed=2"]
+
+
+SAME_ARMS = {
+    "in another order": ["seed=2,1", "moe.top_k=4,2"],
+    "a part of the grid": ["moe.top_k=2", "seed=1"],
+    "nothing varied": ["moe.top_k=4", "seed=2"],
+    "twice": ["moe.top_k=2,2", "seed=1,1,2"],
+    "with what changes no result": ["moe.top_k=2,4", "seed=1,2", "threads=1", "logger=csv", "name=other"],
+}
+
+
+@pytest.mark.parametrize("arguments", SAME_ARMS.values(), ids=SAME_ARMS)
+def test_the_same_arm_is_found_whatever_command_asks_for_it(sweep_of, arguments):
+    first = sweep_of("sweep=grid", "sweep_name=mine", "moe.top_k=2,4", "seed=1,2")
+    first.register()
+    known = {(arm.config["moe"]["top_k"], arm.seed): (arm.name, arm.directory) for arm in first.arms}
+    again = sweep_of("sweep=grid", "sweep_name=mine", *arguments)
+    found = [(arm.config["moe"]["top_k"], arm.seed) for arm in again.arms]
+    assert len(set(found)) == len(found)
+    assert [(arm.name, arm.directory) for arm in again.arms] == [known[key] for key in found]
+    again.register()
+    assert len(list(first.directory.iterdir())) == len(first.arms)
+
+
+def test_an_arm_that_is_new_to_a_part_of_the_grid_is_named_as_the_others_are(sweep_of):
+    sweep_of("sweep=grid", "sweep_name=mine", "moe.top_k=2,4", "seed=1").register()
+    (arm,) = sweep_of("sweep=grid", "sweep_name=mine", "moe.top_k=8", "seed=1").arms
+    assert (arm.name, arm.directory.name) == ("moe.top_k=8", "moe.top_k=8,seed=1")
+
+
+def test_arms_of_an_earlier_version_are_refused(sweep_of, refusal, tmp_path):
+    arm = tmp_path / "outputs" / "sweeps" / "smoke" / "arm=nolb"
+    arm.mkdir(parents=True)
+    (arm / "arm.json").write_text('{"state": "done", "seconds": 1.0, "error": null}')
+    line = refusal("train", "sweep=smoke")
+    assert "arm=nolb was trained by an earlier version" in line
+    assert "sweep_name=" in line
 
 
 def test_every_sweep_is_tried():
@@ -101,7 +141,7 @@ def test_balance_sweeps_cut_a_default_step_in_four(sweep_of, name):
 
 def test_a_changed_config_is_refused_with_the_difference(sweep_of):
     keep(sweep_of("sweep=smoke").arms[0])
-    with pytest.raises(UserError, match=r"arm=baseline was started .*: trainer.max_steps was 4, is now 9; undo"):
+    with pytest.raises(UserError, match=r"arm=baseline,seed=42 was .*: trainer.max_steps was 4, is now 9; undo"):
         sweep_of("sweep=smoke", "trainer.max_steps=9").check()
 
 
