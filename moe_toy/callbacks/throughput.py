@@ -38,4 +38,4 @@ class ThroughputCallback(Callback):
         before = now if self.step <= self.mean_begins or self.seconds_per_token is None else self.seconds_per_token
         self.seconds_per_token = self.keep * before + (1 - self.keep) * now
         self.log("train/tokens_per_s", 1 / self.seconds_per_token, prog_bar=True)
-        self.log("train/tokens", float(trainer.datamodule.num_tokens))
+        self.log("train/tokens", float(trainer.datamodule.position.tokens))

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 
 from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches, outlast_signals
 from moe_toy.data.domains import Split, TextSource, data_root
-from moe_toy.data.order import TrainingOrder, check_step_size, domain_weights
+from moe_toy.data.order import TrainingOrder, domain_weights
 from moe_toy.data.packing import TokenStream, check_enough, first_blocks, token_streams, tokenize
+from moe_toy.data.position import Position, saved_position
 from moe_toy.data.tokenizer import Tokenizer, check_fits, prepare_tokenizer, tokenizer_path
 from moe_toy.errors import UserError
 from moe_toy.routing import TokenBatch
@@ -85,7 +86,7 @@ class DomainDataModule(lightning.LightningDataModule):
             "sample_bytes": tokenizer_sample_bytes,
             "root": self.root,
         }
-        self._resumed_samples = self._resumed_tokens = self._resumed_step = 0
+        self._start = Position()  # where this process began, or went on
         if num_workers:
             # A forked worker that tokenises with threads would hang, and the library warns at each fork.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -155,7 +156,7 @@ class DomainDataModule(lightning.LightningDataModule):
 
     def _training_loader(self, num_batches: int, num_workers: int) -> DataLoader[TokenBatch]:
         sampler = TrainingSampler(
-            first=lambda: self.num_samples,
+            first=lambda: self.position.samples,
             num_batches=num_batches,
             batch_size=self.batch_size,
             rank=self._rank,
@@ -181,30 +182,24 @@ class DomainDataModule(lightning.LightningDataModule):
         )
 
     @property
-    def num_samples(self) -> int:
-        """Training samples that have entered the weights. What was only fetched does not count."""
-        return self._resumed_samples + self._new_samples
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of these samples."""
-        return self._resumed_tokens + self._new_samples * self.sequence_length
+    def position(self) -> Position:
+        """What has entered the weights. What was only fetched does not count."""
+        if self.trainer is None:
+            return self._start
+        return self._start.after(self.trainer.global_step, self._samples_per_step, self.sequence_length)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "num_samples": self.num_samples,
-            "num_tokens": self.num_tokens,
-            "samples_per_step": self._samples_per_step,
-            "global_step": self.trainer.global_step if self.trainer else 0,
-            "order": self.training_order.identity,
-        }
+        now = self.position
+        state = {"num_samples": now.samples, "num_tokens": now.tokens, "global_step": now.step}
+        return state | {"samples_per_step": self._samples_per_step, "order": self.training_order.identity}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        before = state_dict.get("samples_per_step", self._samples_per_step)
-        check_step_size(before, self._samples_per_step, self.trainer.max_steps if self.trainer is not None else 1)
-        self._resumed_samples = state_dict["num_samples"]
-        self._resumed_tokens = state_dict.get("num_tokens", self._resumed_samples * self.sequence_length)
-        self._resumed_step = state_dict["global_step"]
+        self._start = saved_position(
+            state_dict,
+            samples_per_step=self._samples_per_step,
+            sequence_length=self.sequence_length,
+            by_epochs=self.trainer is not None and self.trainer.max_steps < 1,
+        )
         if state_dict.get("order") != self.training_order.identity:
             log.warning("the text, its domains, weights, sequence_length or seed have changed: other samples follow")
 
@@ -229,12 +224,6 @@ class DomainDataModule(lightning.LightningDataModule):
     @property
     def _accumulated_batches(self) -> int:
         return self.trainer.accumulate_grad_batches if self.trainer is not None else 1
-
-    @property
-    def _new_samples(self) -> int:
-        """Samples trained on since this process began, or continued."""
-        steps = self.trainer.global_step - self._resumed_step if self.trainer is not None else 0
-        return steps * self._samples_per_step
 
     @property
     def _samples_per_step(self) -> int:

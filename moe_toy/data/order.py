@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from moe_toy.errors import UserError
-
-log = logging.getLogger(__name__)
 
 BLOCK = 1024
 
@@ -93,16 +90,3 @@ def domain_weights(given: Mapping[str, float] | None, domains: Sequence[str]) ->
     if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < float("inf"):
         raise UserError(f"data.weights={dict(given)} must be finite, not negative and not all 0")
     return weights
-
-
-def check_step_size(before: int, now: int, max_steps: int) -> None:
-    """Tell that a continued run has steps of another number of sequences, and refuse it where its epochs are counted in
-    steps: they would have another length, and so would the learning rate's schedule."""
-    if before == now:
-        return
-    if max_steps < 1:
-        raise UserError(
-            f"ckpt_path: its steps were of {before} sequences, these are of {now}, and epochs (trainer.max_steps=-1) "
-            f"are counted in steps; set global_batch_size={before} or trainer.max_steps"
-        )
-    log.warning("a step was of %d sequences before, now it is of %d", before, now)

@@ -18,7 +18,7 @@ OTHERS_ARE_FREE = ConfigDict(strict=True, extra="ignore")
 class RunConfig:
     """What is not of any part, and that the parts are there."""
 
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     global_batch_size: PositiveInt | None
     ckpt_path: str | None
     init_from: str | None

@@ -7,6 +7,7 @@ import torch
 from moe_toy.errors import UserError
 
 ON_GPU = ("gpu", "cuda")
+KNOWN = (*ON_GPU, "cpu", "mps", "auto")
 
 
 def runs_on_gpu(accelerator: str) -> bool:
@@ -17,6 +18,13 @@ def check_devices(trainer: dict[str, Any]) -> None:
     """Refuse a GPU where there is none, more of them than there are, and a precision that the device lacks."""
     accelerator, precision = trainer.get("accelerator", "auto"), str(trainer.get("precision"))
     on_gpu = runs_on_gpu(accelerator)
+    if accelerator not in KNOWN:
+        raise UserError(f"trainer.accelerator={accelerator} is none that runs were tried on; use cpu or gpu")
+    if precision == "transformer-engine":
+        raise UserError(f"trainer.precision={precision} casts layers that we have not; use bf16-mixed or 32-true")
+    numbered = isinstance(trainer["devices"], list) or "," in str(trainer["devices"])
+    if accelerator == "cpu" and numbered:
+        raise UserError(f"trainer.devices={trainer['devices']}: a CPU has no numbers; give how many processes share it")
     if on_gpu and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         way = "install a CUDA build" if torch.version.cuda is None else "look at nvidia-smi and CUDA_VISIBLE_DEVICES"
         raise UserError(

@@ -81,7 +81,13 @@ def settle_epoch(trainer: Trainer, num_batches: int) -> None:
     """Make an epoch, of the `num_batches` that its data give, end with a step; refuse what cannot."""
     accumulated = trainer.accumulate_grad_batches
     if isinstance(trainer.limit_train_batches, float):
-        trainer.limit_train_batches = int(num_batches // accumulated * trainer.limit_train_batches) * accumulated
+        steps = int(num_batches // accumulated * trainer.limit_train_batches)
+        if trainer.limit_train_batches and not steps:
+            raise UserError(
+                f"trainer.limit_train_batches={trainer.limit_train_batches} of {num_batches // accumulated} steps is "
+                "none; raise it, or set 0 to train nothing"
+            )
+        trainer.limit_train_batches = steps * accumulated
     if not trainer.fast_dev_run:
         check_whole_steps(trainer, accumulated)
         check_interval(trainer, num_batches // accumulated, accumulated)

@@ -77,3 +77,21 @@ def test_a_validation_of_the_first_domains_only_is_refused(refusal, limit):
     line = refusal("train", f"trainer.limit_val_batches={limit}", "logger=csv")
     samples = {0.5: 4}.get(limit, 1)
     assert f"would validate the first domains only; use data.validation_samples={samples}" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"accelerator": "tpu"}, "trainer.accelerator=tpu is none that runs were tried on"),
+        ({"precision": "transformer-engine"}, "trainer.precision=transformer-engine casts layers that we have not"),
+        ({"devices": [0]}, r"trainer.devices=\[0\]: a CPU has no numbers"),
+    ],
+)
+def test_what_lightning_would_answer_with_a_traceback_is_one_line(change, told):
+    with pytest.raises(UserError, match=told):
+        check_devices(CPU | change)
+
+
+def test_a_seed_that_numpy_does_not_take_is_refused(refusal):
+    assert "seed" in refusal("train", "seed=4294967296", "logger=csv")
+    assert "num_sanity_val_steps=2" in refusal("train", "trainer.num_sanity_val_steps=2", "logger=csv")

@@ -93,3 +93,10 @@ def test_batches_done_are_counted_in_those_of_now():
     state = {"epoch_loop.batch_progress": batches}
     count_batches_anew(state, step=6, accumulated=3)
     assert batches == {"total": {"ready": 18, "completed": 18}, "current": {"ready": 6, "completed": 6}}
+
+
+def test_a_share_of_less_than_a_step_is_refused_and_zero_is_not():
+    options = {"accumulate_grad_batches": 2, "val_check_interval": 1.0}
+    settle_epoch(trainer(limit_train_batches=0.0, **options), 10)
+    with pytest.raises(UserError, match=r"limit_train_batches=0.1 of 5 steps is none"):
+        settle_epoch(trainer(limit_train_batches=0.1, **options), 10)
