@@ -12,8 +12,7 @@ from moe_toy.callbacks.base import RoutingCallback, Subject, log_table
 from moe_toy.metrics.correlation import pearson
 from moe_toy.metrics.specialization import DomainSpecialization
 from moe_toy.metrics.srp import SRP
-from moe_toy.metrics.strongest_tokens import strongest_tokens
-from moe_toy.metrics.vocabulary import VocabularySpecialization
+from moe_toy.metrics.vocabulary import VocabularySpecialization, strongest_tokens
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

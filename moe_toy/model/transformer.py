@@ -7,8 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from moe_toy.balance.base import LoadBalancer
-from moe_toy.balance.precise_buffers import PreciseBuffers
+from moe_toy.balance.base import LoadBalancer, PreciseBuffers
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import mean_cross_entropy, most_likely

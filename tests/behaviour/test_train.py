@@ -10,9 +10,9 @@ import train
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.training import preflight
+from tests.behaviour.test_experiments import PAPER
 from tests.paths import CONF
 from tests.small_run import EIGHT_EXPERTS, SMALL
-from tests.test_experiments import PAPER
 
 
 @pytest.fixture
