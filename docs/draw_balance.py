@@ -18,12 +18,12 @@ SIZES = {0.001: 30, 0.01: 80, 0.1: 180}
 COLUMNS = {
     "loss": "val/loss",
     "bits_per_byte": "val/bits_per_byte",
-    "srp16": "routing/srp@16",
-    "sch16_ratio2": "routing/sch@16/ratio_2",
-    "global_max_violation": "routing/max_violation",
-    "global_cv": "routing/load_cv",
-    "cv16": "routing/load_cv@16",
-    "dead_experts": "routing/dead_experts",
+    "srp16": "consistency/srp@16",
+    "sch16_ratio2": "cache/sch@16/ratio_2",
+    "global_max_violation": "load/max_violation",
+    "global_cv": "load/cv",
+    "cv16": "load/cv@16",
+    "dead_experts": "load/dead_experts",
 }
 PANELS = [("global_max_violation", "srp16"), ("cv16", "srp16"), ("srp16", "loss")]
 NAMES = {

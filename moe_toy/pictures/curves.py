@@ -15,16 +15,16 @@ from moe_toy.runs.run_directory import METRICS, RunDirectory
 STEP = "step"
 PANELS: dict[str, dict[str, str]] = {
     "Loss (nats per token)": {"train/loss": "training", "val/loss": "validation"},
-    "Local routing consistency (SRP)": {f"routing/srp@{m}": f"{m} tokens" for m in (4, 16, 64, 256)},
+    "Local routing consistency (SRP)": {f"consistency/srp@{m}": f"{m} tokens" for m in (4, 16, 64, 256)},
     "Load imbalance (CV of load)": {
-        "routing/load_cv": "over everything",
-        "routing/load_cv@sequence": "within a sequence",
-        "routing/load_cv@16": "within 16 tokens",
+        "load/cv": "over everything",
+        "load/cv@sequence": "within a sequence",
+        "load/cv@16": "within 16 tokens",
     },
     "Specialization of experts": {
-        "routing/domain_specialization": "domain",
-        "routing/vocabulary_specialization/input": "input token",
-        "routing/vocabulary_specialization/target": "target token",
+        "specialization/domain": "domain",
+        "specialization/input": "input token",
+        "specialization/target": "target token",
     },
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: safe for colour-blind readers

@@ -140,7 +140,7 @@ def closing(loggers: Sequence[Logger]) -> Iterator[None]:
 @rank_zero_only
 def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     """The last lines of a run: its final scores, and where everything is."""
-    shown = ("val/loss", "val/bits_per_byte", "routing/srp@16", "routing/load_cv", "routing/domain_specialization")
+    shown = ("val/loss", "val/bits_per_byte", "consistency/srp@16", "load/cv", "specialization/domain")
     scores = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]
     if trainer.fast_dev_run:  # whose validation is of the first domains
         log.info("tried %d steps and a validation; nothing is kept of them", trainer.global_step)

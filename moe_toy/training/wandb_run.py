@@ -6,6 +6,8 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from moe_toy.runs.metrics_file import EPOCH
+
 MODE = "WANDB_MODE"
 
 
@@ -27,3 +29,6 @@ class WandbRun(WandbLogger):
             self._wandb_init.pop("anonymous", None)  # it has no effect, and W&B says so each time
             self._offline = False  # or Lightning would set WANDB_MODE for good
         return super().experiment
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        super().log_metrics({key: value for key, value in metrics.items() if key != EPOCH}, step)

@@ -44,11 +44,13 @@ def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run)
     assert losses.iloc[-1] < losses.iloc[0] - 1
     validated = metrics.dropna(subset="val/loss").step.tolist()
     assert validated == [0, *range(3, 31, 3)]  # the untrained model, then ten times
-    assert {"routing/srp@16", "routing/srp@4/layer_01", "routing/srp@16/layer_01", "routing/srp@16/fruit"} & set(
-        metrics.columns
-    ) == {"routing/srp@16", "routing/srp@16/layer_01", "routing/srp@16/fruit"}
-    assert metrics["routing/saturation"].notna().sum() == len(validated) - 1
-    assert metrics.dropna(subset="val/loss").iloc[-1].filter(like="routing/sch@16").between(0, 1).all()
+    srp = "consistency/srp@16"
+    assert {srp, f"{srp}/layer_01", f"{srp}/domain/fruit", "specialization/experts_of/fruit"} <= {*metrics.columns}
+    assert "epoch" not in metrics
+    }
+    assert "consistency/srp@4/layer_01" not in metrics.columns
+    assert metrics["router/saturation"].notna().sum() == len(validated) - 1
+    assert metrics.dropna(subset="val/loss").iloc[-1].filter(like="cache/sch@16").between(0, 1).all()
     assert len([name for name in metrics if not name.startswith("train/")]) <= 150
     assert set(pd.read_csv(run_dir / "strongest_tokens.csv").expert) <= set(range(8))
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
