@@ -62,7 +62,7 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
     record_text(data.source.fingerprint(), data.domains, run_dir)
-    greet(module, trainer)
+    greet(module, trainer, data.sequence_length)
     with closing(loggers), told_where_memory_ends():
         if start_path is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
