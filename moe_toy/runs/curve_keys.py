@@ -20,7 +20,7 @@ OLD_NAMES = (
     (r"routing/vocabulary_specialization/", f"{SPECIALIZATION}/"),
     (r"routing/saturation", f"{ROUTER}/saturation"),
 )
-BY_DOMAIN = re.compile(rf"((?:{CONSISTENCY}/srp@\d+|val/loss|val/bits_per_byte)/)(?!layer_\d|domain/)(.+)")
+BY_DOMAIN = re.compile(rf"({CONSISTENCY}/srp@\d+/(?!layer_\d+$)|val/(?:loss|bits_per_byte)/)(?!domain/)(.+)")
 
 
 def of_layer(key: str, layer: int) -> str:
