@@ -71,6 +71,8 @@ class VocabularySpecializationCallback(RoutingCallback):
     training ends, the strongest tokens of every expert become the table `specialization/strongest_tokens`, also kept
     as `strongest_tokens.csv`."""
 
+    needs_predictions = True
+
     def __init__(self, *, segment_length: PositiveInt) -> None:
         super().__init__()
         self.segment_length = segment_length

@@ -1,5 +1,6 @@
 """What all routing callbacks log together: names, number, distributions."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -83,3 +84,21 @@ def histograms_of(callback: RoutingCallback, subject) -> dict[str, torch.Tensor]
     found = callback.histograms({name: metric.compute() for name, metric in callback.metrics.items()})
     assert all(values.shape == (3, 6) for values in found.values())
     return found
+
+
+def test_a_callback_that_reads_predictions_asks_for_them(subject):
+    """Without them validations carry none, and what is made of them would be NaN in silence."""
+    trace = random_trace(layers=3, batch=12, seq=200, k=2, num_experts=6)
+    trace = replace(trace, domain_ids=torch.arange(12) % 3, predicted_ids=trace.token_ids.roll(1, 1))
+    asking = set()
+    for callback in default_callbacks():
+        values = []
+        for given in (trace, replace(trace, predicted_ids=None)):
+            callback.subject, callback.metrics = subject, callback.build(subject)
+            callback.update({"trace": given, "token_losses": torch.rand(12, 199)}, given)
+            curves = callback.curves({name: metric.compute() for name, metric in callback.metrics.items()})
+            values.append({key for key, value in curves.items() if not math.isnan(value)})
+        if values[0] != values[1]:
+            assert callback.needs_predictions
+            asking.add(type(callback).__name__)
+    assert asking == {"VocabularySpecializationCallback"}
