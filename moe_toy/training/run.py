@@ -8,10 +8,10 @@ from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
+from moe_toy.model.allocator import keep_freed_memory
 from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.runs.resume import lock_run_directory, logger_options, starting_point
 from moe_toy.runs.run_directory import RunDirectory
-from moe_toy.training.allocator import keep_freed_memory
 from moe_toy.training.build import build_callbacks, build_loggers, build_model
 from moe_toy.training.checkpoint_callback import CheckpointCallback
 from moe_toy.training.config import OptimizerConfig
