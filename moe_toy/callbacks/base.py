@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from moe_toy.files.atomic import save_atomically
+from moe_toy.files.csv_tables import write_csv
 from moe_toy.routing import RoutingTrace
 from moe_toy.runs.curve_keys import of_domain, of_layer
 
@@ -170,7 +171,7 @@ def log_histogram(
 def log_table(trainer: Trainer, key: str, table: pd.DataFrame) -> None:
     """Hand a table to W&B, and keep it in the run directory as `<last part of key>.csv`."""
     with save_atomically(Path(trainer.default_root_dir) / f"{key.rpartition('/')[2]}.csv") as part:
-        table.to_csv(part, index=False)
+        write_csv(table, part)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_table(key, dataframe=table, step=trainer.global_step)

@@ -1,7 +1,9 @@
 import pandas as pd
 import pytest
 
+from moe_toy.callbacks.base import log_table
 from moe_toy.callbacks.specialization import DomainSpecializationCallback, VocabularySpecializationCallback
+from moe_toy.files.csv_tables import read_csv
 from moe_toy.metrics import SRP, DomainSpecialization, VocabularySpecialization, pearson
 
 
@@ -53,6 +55,12 @@ def test_the_strongest_tokens_are_kept_when_training_ends(curves, trace, trainer
     assert (table.token == "token" + table.token_id.astype(str)).all()
     first = table.groupby(["layer", "expert", "kind"]).strength.is_monotonic_decreasing
     assert first.all()
+
+
+def test_tokens_called_like_missing_values_survive(trainer, tmp_path):
+    log_table(trainer, "routing/strongest_tokens", pd.DataFrame({"token": ["null", "", "x"], "rank": [0, 1, 2]}))
+    assert pd.read_csv(tmp_path / "strongest_tokens.csv").token.notna().all()
+    assert read_csv(tmp_path / "strongest_tokens.csv").token.tolist() == ["null", "", "x"]
 
 
 def test_a_run_that_never_validated_has_no_table(trainer, recorder, tmp_path):
