@@ -89,10 +89,11 @@ def main() -> None:
     )
     for name, config in PRETRAINED.items():
         plain = AutoModelForCausalLM.from_config(config).eval()
-        watched = PretrainedModel(AutoModelForCausalLM.from_config(config), family_of(config.model_type))
+        watched = PretrainedModel(AutoModelForCausalLM.from_config(config).eval(), family_of(config.model_type))
 
         def capture(watched: PretrainedModel = watched) -> None:
-            watched.model(input_ids=token_ids, use_cache=False)
+            with watched.hooks.watching():
+                watched.model(input_ids=token_ids, use_cache=False)
             compact(watched.trace(token_ids))
 
         report(
