@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,7 +63,7 @@ class Pass:
         for first in range(0, trace.expert_ids.shape[1], BATCH):
             batch = trace.select(slice(first, first + BATCH))
             batch = replace(batch, expert_ids=batch.expert_ids.to(torch.int32))  # once for all makers
-            self._let_all(lambda maker: maker.update(batch))
+            self._let_all(partial(_update, trace=batch))
 
     def tables(self) -> dict[str, pd.DataFrame]:
         import pandas as pd  # half a second
@@ -74,9 +75,17 @@ class Pass:
         return {name: pd.concat(made, ignore_index=True) if made[1:] else made[0] for name, made in parts.items()}
 
     def _let_all(self, do: Callable[[TableMaker], Result]) -> list[Result]:
-        """As many makers at a time as torch may use threads, each with one: they count one after another, small things."""
-        with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            return list(threads.map(do, self.makers))
+        """As many makers at a time as torch may use threads, each with one thread: what they do is small."""
+        num_threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+                return list(threads.map(do, self.makers))
+        finally:
+            torch.set_num_threads(num_threads)  # also for threads that others start later
+
+
+def _update(maker: TableMaker, trace: RoutingTrace) -> None:
+    maker.update(trace)
 
 
 def make_room(metrics: Iterable[RoutingMetric], trace: RoutingTrace) -> None:
