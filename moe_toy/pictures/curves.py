@@ -54,8 +54,10 @@ def save_curves(run_dir: Path) -> Path:
     if not source.is_file():
         raise UserError(f"no {METRICS} in {run_dir}; give the directory of a run that logged to CSV")
     target = RunDirectory(run_dir).curves
+    with reading(source):
+        metrics = pd.read_csv(source)
     with save_atomically(target) as part:
-        draw_curves(pd.read_csv(source)).savefig(part, dpi=130, format="png")
+        draw_curves(metrics).savefig(part, dpi=130, format="png")
     return target
 
 
