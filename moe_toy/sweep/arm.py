@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from moe_toy.errors import UserError
+from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.sweep.record import Record, read_record

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from moe_toy.files.atomic import save_atomically
+from moe_toy.files.reading import UnreadableError, reading
 
 RECORD = "arm.json"
 
