@@ -17,6 +17,7 @@ from typing import Literal
 
 from moe_toy.data.readers import FILE_TYPES, check_file, file_type, read_documents
 from moe_toy.errors import UserError
+from moe_toy.files.reading import reading
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -153,7 +154,9 @@ class FileDomains(TextSource):
 
 def _files_by_domain(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
-    for path in sorted(_walk(folder)):
+    with reading(folder):
+        found = sorted(_walk(folder))
+    for path in found:
         relative = path.relative_to(folder)
         if file_type(path) not in FILE_TYPES:
             raise UserError(f"{path}: unknown file type {path.suffix!r}; use {', '.join(FILE_TYPES)} or move it away")
@@ -169,7 +172,7 @@ def _files_by_domain(folder: Path) -> dict[str, list[Path]]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Every file below a folder that is not hidden, through links as well."""
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         above = {Path(place).resolve(), *Path(place).resolve().parents}
         for name in [*folders, *names]:
             path = Path(place) / name
@@ -184,6 +187,11 @@ def _walk(folder: Path) -> Iterator[Path]:
                 raise UserError(f"{path} is a link to a folder that holds it; remove it")
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place) / name for name in names if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would be left out in silence."""
+    raise error
 
 
 def _refuse_splits_as_domains(folder: Path, files: dict[str, list[Path]]) -> None:
@@ -217,11 +225,8 @@ def _state(path: Path) -> tuple[int, ...]:
 @lru_cache(maxsize=100_000)
 def _content_digest(path: Path, *state: int) -> str:
     """Read once in a process (about a gigabyte a second), which costs less than the look at the encoding."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); make it readable or move it away") from error
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(text: str) -> str:

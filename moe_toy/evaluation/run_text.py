@@ -18,6 +18,7 @@ from moe_toy.data.hub import HubDomains
 from moe_toy.errors import UserError
 from moe_toy.evaluation.samples import Text, words_of
 from moe_toy.evaluation.target import RunDescription
+from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.runs.run_directory import RunDirectory
 
 SOURCES: dict[str, type[TextSource]] = {cls.__name__: cls for cls in (CorpusDomains, FileDomains, HubDomains)}
@@ -119,9 +120,12 @@ def recorded_fingerprint(run_dir: Path) -> str | None:
     """Of the text that a run was trained on; None where it recorded none."""
     path = RunDirectory(run_dir).text
     try:
-        return str(json.loads(path.read_text())["fingerprint"])
+        with reading(path):
+            return str(json.loads(path.read_text())["fingerprint"])
     except FileNotFoundError:
         return None
+    except UnreadableError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); remove it") from error
 

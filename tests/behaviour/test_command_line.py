@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader, Dataset
 
+from moe_toy.checks.mistakes import explain
 from moe_toy.command_line.entry import quote
-from moe_toy.command_line.mistakes import explain
 from moe_toy.errors import UserError
 from moe_toy.runs.run_name import run_name
 from moe_toy.training import preflight
