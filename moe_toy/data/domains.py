@@ -13,13 +13,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
 
 from moe_toy.data.readers import FILE_TYPES, check_file, file_type, read_documents
 from moe_toy.errors import UserError
 from moe_toy.files.reading import reading
 
 Split = Literal["train", "validation"]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -87,11 +90,9 @@ class FileDomains(TextSource):
         self,
         *,
         path: str | Path | None,
-        validation_fraction: float,
-        max_characters: int,
+        validation_fraction: Fraction,
+        max_characters: PositiveInt,
     ) -> None:
-        if not 0 < validation_fraction < 1:
-            raise UserError(f"data.source.validation_fraction={validation_fraction} must lie between 0 and 1")
         self.path = Path(path).expanduser() if path is not None else None
         self.validation_fraction = validation_fraction
         self.max_characters = max_characters

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
+from moe_toy.checks.constructors import check_constructors
 from moe_toy.corpus.domains import CorpusDomains
 from moe_toy.data.domains import FileDomains, TextSource, data_root
 from moe_toy.data.hub import HubDomains
@@ -111,7 +112,10 @@ def source_of(settings: Any, place: Path, root: str | Path | None) -> TextSource
     if "root" in inspect.signature(made).parameters:
         values["root"] = root
     try:
+        check_constructors({"data": {"source": {**values, "_target_": target}}})
         return made(**values)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{place}: data.source does not fit {named[1]} ({' '.join(str(error).split())})") from error
 

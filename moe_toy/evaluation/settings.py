@@ -11,12 +11,12 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, Positi
 from pydantic.dataclasses import dataclass
 
 from moe_toy.errors import UserError
+from moe_toy.findings.throughput import Positive
 from moe_toy.metrics.cache import Cold
 
 DEVICE = ("bandwidth_gbps", "expert_bytes", "compute_ms")
 """What describes the device that tokens per second are computed for."""
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Lengths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,4 +76,4 @@ def is_id(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and value == value  # not NaN; an integer may be too long for a float
+    return isinstance(value, int) or (isinstance(value, float) and not math.isnan(value))
