@@ -490,7 +490,7 @@ def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
 
 
 def test_results_without_a_summary_are_not_taken_for_finished(tmp_path, monkeypatch):
-    monkeypatch.setattr(OutputFolder, "claim", lambda *_: None)
+    monkeypatch.setattr(OutputFolder, "write_identity", lambda *_: None)
     save_trace(load_golden("uniform_e8k2").trace, tmp_path / "a.safetensors")
     (tmp_path / "summary.json").write_text("{}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
