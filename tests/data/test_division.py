@@ -46,8 +46,8 @@ def test_one_file_of_90_kb_has_text_of_each_kind(tmp_path):
     source = files(tmp_path)
     source.check()
     texts = texts_of(source, "prose")
-    assert len(texts["validation"]) == 1
-    assert len(texts["train"]) >= 3
+    assert len(texts["validation"]) >= 1
+    assert len(texts["train"]) >= 2
     assert sum(map(len, texts["train"] + texts["validation"])) == len(paragraphs(800))
 
 
