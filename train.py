@@ -129,7 +129,7 @@ def build_model(cfg: DictConfig) -> "MoETransformer":
 
     config = ModelConfig(**{**cfg.model, "moe": MoEConfig(**cfg.moe)})
     balancer = instantiate(cfg.balance, num_layers=len(config.moe_layers), num_experts=config.moe.num_experts)
-    return MoETransformer(config, balancer)
+    return MoETransformer(config, balancer, instantiate(cfg.locality))
 
 
 if __name__ == "__main__":

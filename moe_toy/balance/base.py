@@ -15,6 +15,9 @@ class BalanceLoss:
     """What to add to the training objective, coefficient included."""
     terms: dict[str, Tensor] = field(default_factory=dict)
     """Detached values for logging, before the coefficient, mean over layers."""
+    batch_counts: Int[Tensor, "layer expert"] | None = None
+    """Assignments of the whole optimiser step, as far as the scheme knows them; None where it looks no further than
+    this micro-batch."""
 
 
 class LoadBalancer(nn.Module):
