@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from moe_toy.balance.base import LoadBalancer
-from moe_toy.locality.base import LocalityScheme
+from moe_toy.locality.base import Allow, LocalityScheme
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import mean_cross_entropy
@@ -47,10 +47,11 @@ class Block(nn.Module):
         x: Float[Tensor, "batch seq hidden"],
         rotation: Float[Tensor, "2 seq half"],
         selection_bias: Float[Tensor, " expert"] | None = None,
+        allow: Allow | None = None,
     ) -> tuple[Float[Tensor, "batch seq hidden"], Routing | None]:
         x = x + self.attention(self.attention_norm(x), rotation)
         if self.is_moe:
-            y, routing = self.ffn(self.ffn_norm(x), selection_bias)
+            y, routing = self.ffn(self.ffn_norm(x), selection_bias, allow)
             return x + y, routing
         return x + self.ffn(self.ffn_norm(x)), None
 
@@ -108,13 +109,14 @@ class MoETransformer(nn.Module):
         x = self.embedding(token_ids)
         rotation = self.rotation[:, : token_ids.shape[1]]
         biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
+        allow = self.locality.limit(token_ids)
         routings: list[Routing] = []
         for block in self.blocks:
             bias = next(biases) if biases is not None and block.is_moe else None
             if self.config.activation_checkpointing and self.training:
-                x, routing = checkpoint(block, x, rotation, bias, use_reentrant=False)
+                x, routing = checkpoint(block, x, rotation, bias, allow, use_reentrant=False)
             else:
-                x, routing = block(x, rotation, bias)
+                x, routing = block(x, rotation, bias, allow)
             if routing is not None:
                 routings.append(routing)
         return x, routings
