@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 train: setup  ## train the default nano model (ARGS="moe=shared_experts ..." to change it)
 	$(VENV)/bin/python train.py $(ARGS)
 
-test: lint  ## lint and test (ARGS="tests/model" to choose)
-	$(VENV)/bin/python -m pytest $(ARGS)
+test: lint  ## lint, and test on two cores (ARGS="tests/model" to choose)
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -16,10 +16,10 @@ def main() -> None:
     started = time.perf_counter()  # before anything heavy is imported
     sys.path.insert(0, str(Path(__file__).parent.parent))
     import train
-    from moe_toy.command_line.entry import run_checked
+    from moe_toy.command_line.entry import run_app
 
     sys.argv += ["+callbacks.clock._target_=clock.Clock", f"+callbacks.clock.started={started}"]
-    run_checked(train.main, (train.check, train.prepare), train.CONF, "train")
+    run_app(train.main, train.CONF, "train", train.OUTPUT)
 
 
 if __name__ == "__main__":

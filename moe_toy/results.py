@@ -2,7 +2,8 @@
 
 `summary` says what was measured: `name`, `target` (checkpoint, huggingface, trace), `source` (path or hub name),
 `layer_ids`, `num_experts`, `top_k`, `vocab_size`, `domains`, `samples_per_domain`, `sequence_length`,
-`total_parameters` and `active_parameters` (None where unknown), `loss` (mean over domains, None where unknown) and
+`total_parameters` and `active_parameters` (None where unknown), `text` (`words` and `fingerprint`; None
+where routing was recorded elsewhere, absent in older folders), `loss` (mean over domains, None where unknown) and
 `settings` of the metrics.
 
 `tables` are those of `moe_toy.metrics.analyze` (srp, cache, specialization, load), and
@@ -14,8 +15,15 @@
 - `correlations`: x, y, segment_length, cache_ratio, r, rows (how many pairs);
 - `tokens`: layer, expert, kind (input, predicted, target), rank, token_id, token, strength: the strongest of an expert;
 - `loss`: domain, loss, bits_per_byte;
+- `experts`: layer, expert, domain (that it prefers: the one with the largest lift; empty for a dead expert), tokens
+  (that chose it), share (of these, from the domain), domain_share (of the domain's tokens, those that chose it), lift
+  (share over the domain's share of all tokens), largest_share (from one domain), belongs (lift of 2 or more);
+- `positions`: position (middle of the segment), segment_length, srp: of the model, by place in the sequence;
+- `coactivation`: layer, expert, partner, tokens (that chose both), share (of the expert's tokens): the strongest 20 of
+  each layer;
 - `text`: domain, sequence, position, token, layer, rank, expert: a few passages with the experts of every token.
 
+Each is a parquet and a CSV file; in the latter a text such as NA stands in quotes (`files.csv_tables.read_csv`).
 Tables that a target cannot give are absent. `layer` is the row of the trace everywhere.
 """
 
@@ -27,7 +35,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
+from moe_toy.files.csv_tables import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +60,11 @@ class Results:
         tables = folder / "tables"
         tables.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables.items():
-            for ending, write in (("parquet", table.to_parquet), ("csv", table.to_csv)):
-                with written_whole(tables / f"{name}.{ending}") as part:
-                    write(part, index=False)
-        with written_whole(folder / SUMMARY) as part:
+            with save_atomically(tables / f"{name}.parquet") as part:
+                table.to_parquet(part, index=False)
+            with save_atomically(tables / f"{name}.csv") as part:
+                write_csv(table, part)
+        with save_atomically(folder / SUMMARY) as part:
             part.write_text(json.dumps(self.summary, indent=2) + "\n")
 
     @staticmethod

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
@@ -41,31 +42,54 @@ class RoutingTrace:
     """All that a metric needs to know of a forward pass: which experts every token chose. No gradients."""
 
     expert_ids: Integer[Tensor, "layer batch seq k"]
-    """MoE layers only; best expert first. Shared experts are not part of it."""
-    token_ids: Integer[Tensor, "batch seq"]
-    """The input; the targets are its shift by one."""
+    """MoE layers only; best expert first if `ordered`, and -1 for none if `padded`. Shared experts are not part."""
+    token_ids: Integer[Tensor, "batch seq"] | None
+    """The input; the targets are its shift by one. None where nobody wrote it down: what needs it is left out."""
     num_experts: int
     layer_ids: tuple[int, ...]
     """Which transformer layer each row of `expert_ids` is."""
     weights: Float[Tensor, "layer batch seq k"] | None = None
+    """How much each expert contributed, where the routing was recorded by others; no metric reads them."""
     predicted_ids: Integer[Tensor, "batch seq"] | None = None
     """Most likely next token at each position; only vocabulary specialization reads it."""
     domain_ids: Integer[Tensor, " batch"] | None = None
     """Filled by the caller: a model knows no domains."""
+    prompt_lengths: Integer[Tensor, " batch"] | None = None
+    """How many of the first tokens of each sequence were read at once, before the answer; None is none. Only caches
+    read it."""
+    ordered: bool = True
+    """Whether the experts of a token stand in order of rank; what needs the best one is left out where they do not."""
+    padded: bool = False
+    """Whether tokens have different numbers of experts: -1 stands for none, in any place."""
+    expert_bytes: tuple[int, ...] | None = None
+    """Size of one expert in each row of `expert_ids`, where the layers differ or it is known."""
     vocab_size: int | None = None
-    domains: tuple[str, ...] = ()
-    """Names, indexed by `domain_ids`; empty where unknown."""
+    domains: tuple[str | int, ...] = ()
+    """Names, indexed by `domain_ids`; empty where unknown. `DomainNumbers` names a domain without one by its number."""
     source: dict[str, Any] = field(default_factory=dict)
     """Free provenance: model, revision, dtype, data."""
 
-    def with_domains(self, domain_ids: Integer[Tensor, " batch"], domains: tuple[str, ...] = ()) -> RoutingTrace:
+    @property
+    def num_sequences(self) -> int:
+        return self.expert_ids.shape[1]
+
+    @property
+    def sequence_length(self) -> int:
+        return self.expert_ids.shape[2]
+
+    @property
+    def names_leaders(self) -> bool:
+        """Whether it says which expert is the best for which token id."""
+        return self.token_ids is not None and self.ordered and not self.padded
+
+    def with_domains(self, domain_ids: Integer[Tensor, " batch"], domains: tuple[str | int, ...] = ()) -> RoutingTrace:
         return replace(self, domain_ids=domain_ids, domains=domains)
 
     def select(self, sequences: Integer[Tensor, " kept"] | slice) -> RoutingTrace:
         """The same trace of some of its sequences."""
         on_batch = {
             name: getattr(self, name)[sequences]
-            for name in ("token_ids", "predicted_ids", "domain_ids")
+            for name in ("token_ids", "predicted_ids", "domain_ids", "prompt_lengths")
             if getattr(self, name) is not None
         }
         weights = None if self.weights is None else self.weights[:, sequences]
@@ -76,11 +100,63 @@ class RoutingTrace:
         _check_trace(self, where)
 
 
+class DomainNumbers:
+    """One numbering of the domains of many traces, each of which numbers its own."""
+
+    def __init__(self) -> None:
+        self.names: list[str | int] = []
+        """By number; a domain without a name goes by the number that its trace gave it."""
+
+    def common(self, trace: RoutingTrace) -> RoutingTrace:
+        """The trace with the common numbers, and the names of all domains so far. Domains are numbered as they come,
+        those of one trace in its own order."""
+        if trace.domain_ids is None:
+            return trace
+        ids = trace.domain_ids.long().cpu()
+        numbers = torch.zeros(int(ids.max()) + 1 if len(ids) else 1, dtype=torch.int64)
+        for domain in ids.unique().tolist():
+            name = trace.domains[domain] if trace.domains else domain
+            if name not in self.names:
+                self.names.append(name)
+            numbers[domain] = self.names.index(name)
+        return replace(trace, domain_ids=numbers[ids], domains=tuple(self.names))
+
+
+def joined(traces: list[RoutingTrace]) -> RoutingTrace:
+    """Traces of one model as one, sequence after sequence. They share one numbering of domains; the last names all."""
+    first = traces[0]
+    if len(lengths := {trace.sequence_length for trace in traces}) > 1:
+        raise UserError(
+            f"sequences of {min(lengths)} to {max(lengths)} tokens do not fit into one trace; set save_trace=false, or "
+            "give target.sequence_length"
+        )
+    ids = {
+        name: torch.cat([getattr(trace, name) for trace in traces])
+        for name in ("token_ids", "predicted_ids", "domain_ids", "prompt_lengths")
+        if getattr(first, name) is not None
+    }
+    by_domain = {
+        name: {domain: value for trace in traces for domain, value in trace.source[name].items()}
+        for name in ("loss", "bits_per_byte")
+        if all(isinstance(trace.source.get(name), dict) for trace in traces)
+    }
+    return replace(
+        first,
+        expert_ids=torch.cat([trace.expert_ids for trace in traces], dim=1),
+        source=first.source | by_domain,
+        domains=traces[-1].domains,
+        ordered=all(trace.ordered for trace in traces),
+        padded=any(trace.padded for trace in traces),
+        **ids,
+    )
+
+
 AXES = {
     "expert_ids": ("layer", "batch", "seq", "k"),
     "token_ids": ("batch", "seq"),
     "predicted_ids": ("batch", "seq"),
     "domain_ids": ("batch",),
+    "prompt_lengths": ("batch",),
     "weights": ("layer", "batch", "seq", "k"),
 }
 """The axes of each tensor of a trace."""
@@ -112,7 +188,8 @@ def _check_trace(trace: RoutingTrace, where: str) -> None:
             f"{where}: 'expert_ids' has {sizes['k']} experts per token, but num_experts is {trace.num_experts}; "
             "a token has between 1 and num_experts"
         )
-    _check_range(trace, "expert_ids", trace.num_experts, "num_experts", where)
+    _check_range(trace, "expert_ids", trace.num_experts, "num_experts", where, lowest=-1 if trace.padded else 0)
+    _check_range(trace, "prompt_lengths", sizes["seq"] + 1, "the length of a sequence, plus one", where)
     for name in ("token_ids", "predicted_ids"):
         _check_range(trace, name, trace.vocab_size or _MOST["vocab_size"], "vocab_size", where)
     _check_range(trace, "domain_ids", len(trace.domains) or _MOST["domains"], "the number of 'domains'", where)
@@ -140,14 +217,16 @@ def checked_sizes(tensors: dict[str, Tensor], where: str) -> dict[str, int]:
     return sizes
 
 
-def _check_range(trace: RoutingTrace, name: str, limit: int, meaning: str, where: str) -> None:
+def _check_range(  # noqa: PLR0917
+    trace: RoutingTrace, name: str, limit: int, meaning: str, where: str, lowest: int = 0
+) -> None:
     tensor = getattr(trace, name)
     if tensor is None or tensor.numel() == 0:
         return
     ids = tensor.cpu().numpy()  # torch lacks min and max for uint16
     for extreme in (ids.argmin(), ids.argmax()):
         value = int(ids.flat[extreme])
-        if not 0 <= value < limit:
+        if not lowest <= value < limit:
             rule = "must not be negative" if value < 0 else f"is not below {meaning} ({limit})"
             place = _place(name, np.unravel_index(extreme, ids.shape))
             raise UserError(f"{where}: '{name}' holds {value} at {place}, which {rule}; write the trace again")
@@ -157,7 +236,7 @@ def _check_no_expert_twice(trace: RoutingTrace, where: str) -> None:
     for layer, ids in enumerate(trace.expert_ids.cpu()):
         by_rank = np.ascontiguousarray(np.moveaxis(ids.numpy(), -1, 0))
         for rank in range(1, len(by_rank)):
-            same = (by_rank[:rank] == by_rank[rank]).any(0)
+            same = ((by_rank[:rank] == by_rank[rank]) & (by_rank[rank] != -1)).any(0)
             if same.any():
                 at = np.unravel_index(same.argmax(), same.shape)
                 place = _place("expert_ids", (layer, *at))

@@ -1,11 +1,15 @@
-"""Shared test set-up: two threads at most, no network, no telemetry; text for whole runs; results to draw."""
+"""Shared test set-up: two threads or workers at most, no network, no telemetry; text for runs; results to draw."""
 
+import logging
 import os
+import re
 import sys
 
+import hydra
 import pytest
 
-from moe_toy.command_line.entry import run_checked
+import hydra_plugins.moe_toy.sweeper  # noqa: F401  before Hydra does, which tells of what beartype warns of
+from moe_toy.command_line.entry import run_app
 from moe_toy.findings.recommend import recommend
 from moe_toy.results import Results
 from tests.metrics.conftest import load_golden
@@ -13,7 +17,9 @@ from tests.paths import CONF
 from tests.report.make_results import results_of, synthetic_trace
 from tests.small_run import write_texts
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d INFO ")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -56,18 +62,35 @@ def never(cfg=None):
 
 
 @pytest.fixture
-def refusal(monkeypatch, tmp_path, capsys):
-    """`refusal("train", stages, "moe.top_k=9")`: the one line that a command answers with, having changed nothing."""
+def command(monkeypatch):
+    """`command("train", "-m", "seed=1,2", main=train.main)`: the exit code of an entry point. Without `main` it must
+    never get as far as its first job."""
+
+    def run(name: str, *arguments: str, main=None) -> int | str | None:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        main = main or hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(never)
+        handlers = logging.getLogger().handlers[:]
+        try:
+            run_app(main, CONF, name, "place")
+        except SystemExit as stop:
+            return stop.code
+        finally:
+            logging.getLogger().handlers[:] = handlers  # Hydra's write to the standard output of now
+        return 0
+
+    return run
+
+
+@pytest.fixture
+def refusal(command, monkeypatch, tmp_path, capsys):
+    """`refusal("train", "moe.top_k=9")`: the one line that a command answers with, having changed nothing."""
     monkeypatch.chdir(tmp_path)
 
-    def run(command, stages, *arguments: str) -> str:
+    def run(name: str, *arguments: str) -> str:
         before = sorted(str(path) for path in tmp_path.rglob("*"))
-        monkeypatch.setattr(sys, "argv", [f"{command}.py", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            run_checked(never, stages, CONF, command)
+        assert command(name, *arguments) == 2
         captured = capsys.readouterr()
-        assert stop.value.code == 2
-        assert captured.out == ""
+        assert all(LOG_LINE.match(line) for line in captured.out.splitlines())
         assert captured.err.startswith("error: ")
         assert captured.err.count("\n") == 1
         assert sorted(str(path) for path in tmp_path.rglob("*")) == before

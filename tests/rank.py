@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 
 import train
+from moe_toy.training import preflight
 from tests.paths import CONF
 
 
@@ -28,8 +29,8 @@ def train_in(run_dir: Path, overrides: list[str]) -> None:
     run_dir.mkdir(exist_ok=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*overrides, f"run_dir={run_dir}", "name=test"])
-    train.check(cfg)
-    train.prepare(cfg)
+    preflight.check(cfg)
+    preflight.prepare(cfg)
     train.main.__wrapped__(cfg)
 
 

@@ -2,14 +2,15 @@
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from moe_toy.balance.base import PreciseBuffers
 from moe_toy.balance.counts import StepCounts
 from moe_toy.balance.step_load import fractions
 from moe_toy.distributed import sum_over_ranks
 
 
-class PastLoad(nn.Module):
+class PastLoad(PreciseBuffers):
     """Known before a step begins, so every way of splitting the step into micro-batches sees the same load.
 
     The mean over all steps until they are 1 / (1 - decay), then exponential: `decay=0` is the previous step alone.

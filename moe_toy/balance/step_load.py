@@ -4,13 +4,14 @@ from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from moe_toy.balance.base import PreciseBuffers
 from moe_toy.balance.counts import assignment_counts
 from moe_toy.distributed import sum_over_ranks
 
 
-class StepLoad(nn.Module):
+class StepLoad(PreciseBuffers):
     """What a micro-batch knows of the load of its step: what was counted so far or, after `foresee`, all of it.
 
     At the end of the step the true load is known; `finish` says how far estimates were from it, as a share of the

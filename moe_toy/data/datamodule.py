@@ -15,11 +15,20 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches, outlast_signals
-from moe_toy.data.domains import TextSource, data_root
-from moe_toy.data.order import TrainingOrder
-from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
-from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer, tokenizer_path
+from moe_toy.data.batches import (
+    Sequences,
+    TrainingLoader,
+    TrainingSampler,
+    collate,
+    even_batches,
+    outlast_signals,
+    workers,
+)
+from moe_toy.data.domains import Split, TextSource, data_root
+from moe_toy.data.order import TrainingOrder, domain_weights
+from moe_toy.data.packing import TokenStream, check_enough, first_blocks, token_streams, tokenize
+from moe_toy.data.position import Position, saved_position
+from moe_toy.data.tokenizer import Tokenizer, check_fits, prepare_tokenizer, tokenizer_path
 from moe_toy.errors import UserError
 from moe_toy.routing import TokenBatch
 
@@ -32,8 +41,8 @@ class DomainDataModule(lightning.LightningDataModule):
     Validation takes the first `validation_samples` blocks of `validation_length` tokens of every domain.
 
     Rank r of W takes the r-th of every W micro-batches, so a step trains on the same samples as one rank with W
-    times the batch. The only state is the number of samples trained on: a checkpoint taken between optimiser steps
-    resumes exactly where it stopped, also with another batch size or number of ranks. The Trainer needs
+    times the batch. The only state is how many samples and tokens were trained on: a checkpoint taken between optimiser
+    steps resumes exactly where it stopped, also with another batch size or number of ranks. The Trainer needs
     `use_distributed_sampler=False`.
     """
 
@@ -85,8 +94,7 @@ class DomainDataModule(lightning.LightningDataModule):
             "sample_bytes": tokenizer_sample_bytes,
             "root": self.root,
         }
-        self._resumed_samples = 0
-        self._resumed_step = 0
+        self._start = Position()  # where this process began, or went on
         if num_workers:
             # A forked worker that tokenises with threads would hang, and the library warns at each fork.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -107,11 +115,21 @@ class DomainDataModule(lightning.LightningDataModule):
         self.source.prepare()
         try:
             path = prepare_tokenizer(self.source, **self._tokenizer_options)
-            tokenize(self.source, Tokenizer.load(path), self.root)
+            tokenizer = Tokenizer.load(path)
+            tokenize(self.source, tokenizer, self.root)
         except OSError as error:
             raise UserError(
                 f"cannot keep tokens under data.root={self.root} ({error}); choose another with MOE_TOY_DATA"
             ) from error
+        streams = token_streams(self.source, tokenizer, self.root)
+        self._check_enough(tokenizer, streams)
+        named = dict(zip(self.domains, streams["validation"], strict=True))
+        first_blocks(named, self.validation_length, self.validation_samples, logging.DEBUG)
+
+    def _check_enough(self, tokenizer: Tokenizer, streams: dict[Split, list[TokenStream]]) -> None:
+        check_fits(tokenizer, self.vocab_size)
+        weighted = zip(self.domains, streams["train"], self._domain_weights, strict=True)
+        check_enough({domain: stream for domain, stream, weight in weighted if weight > 0}, self.sequence_length)
 
     @property
     def tokenizer_file(self) -> Path:
@@ -120,21 +138,11 @@ class DomainDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         self.tokenizer = Tokenizer.load(self.tokenizer_file)
-        if self.tokenizer.vocab_size > self.vocab_size:
-            raise UserError(
-                f"data.vocab_size={self.vocab_size} is smaller than the tokenizer's {self.tokenizer.vocab_size}"
-                " tokens; raise it"
-            )
         streams = token_streams(self.source, self.tokenizer, self.root)
         for stream in (stream for split in streams.values() for stream in split):
             stream.check()
+        self._check_enough(self.tokenizer, streams)
         sizes = [stream.num_blocks(self.sequence_length) for stream in streams["train"]]
-        for domain, weight, size in zip(self.domains, self._domain_weights, sizes, strict=True):
-            if weight > 0 and size == 0:
-                raise UserError(
-                    f"{domain} has less training text than one sequence of data.sequence_length="
-                    f"{self.sequence_length} tokens; add text, shorten it or set its weight to 0"
-                )
         self.training_order = TrainingOrder(seed=self.seed, sizes=sizes, weights=self._domain_weights)
         self._training = Sequences(streams["train"], self.sequence_length, self.training_order)
         self._validation = Sequences(
@@ -151,12 +159,12 @@ class DomainDataModule(lightning.LightningDataModule):
         return self._training_loader(self._batches_per_epoch, self.num_workers)
 
     def step_batches(self) -> Iterable[TokenBatch]:
-        """This rank's micro-batches of the coming optimiser step: those that the training loader is about to give."""
+        """This rank's micro-batches of the coming optimiser step, which the training loader is about to give."""
         return self._training_loader(self._accumulated_batches, num_workers=0)
 
     def _training_loader(self, num_batches: int, num_workers: int) -> DataLoader[TokenBatch]:
         sampler = TrainingSampler(
-            first=lambda: self.num_samples,
+            first=lambda: self.position.samples,
             num_batches=num_batches,
             batch_size=self.batch_size,
             rank=self._rank,
@@ -167,8 +175,8 @@ class DomainDataModule(lightning.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=collate,
-            num_workers=num_workers,
             worker_init_fn=outlast_signals,
+            **workers(num_workers),
         )
 
     def val_dataloader(self) -> DataLoader[TokenBatch]:
@@ -177,36 +185,35 @@ class DomainDataModule(lightning.LightningDataModule):
             self._validation,
             batch_sampler=batches[self._rank :: self._num_ranks],
             collate_fn=collate,
-            num_workers=self.num_workers,
             worker_init_fn=outlast_signals,
+            **workers(self.num_workers),
         )
 
     @property
-    def num_samples(self) -> int:
-        """Training samples that have entered the weights. What was only fetched does not count."""
-        steps = self.trainer.global_step - self._resumed_step if self.trainer is not None else 0
-        return self._resumed_samples + steps * self._samples_per_step
+    def position(self) -> Position:
+        """What has entered the weights. What was only fetched does not count."""
+        if self.trainer is None:
+            return self._start
+        return self._start.after(self.trainer.global_step, self._samples_per_step, self.sequence_length)
 
     def state_dict(self) -> dict[str, Any]:
-        step = self.trainer.global_step if self.trainer else 0
-        return {"num_samples": self.num_samples, "global_step": step, "order": self.training_order.identity}
+        now = self.position
+        state = {"num_samples": now.samples, "num_tokens": now.tokens, "global_step": now.step}
+        return state | {"samples_per_step": self._samples_per_step, "order": self.training_order.identity}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._resumed_samples = state_dict["num_samples"]
-        self._resumed_step = state_dict["global_step"]
+        self._start = saved_position(
+            state_dict,
+            samples_per_step=self._samples_per_step,
+            sequence_length=self.sequence_length,
+            by_epochs=self.trainer is not None and self.trainer.max_steps < 1,
+        )
         if state_dict.get("order") != self.training_order.identity:
             log.warning("the text, its domains, weights, sequence_length or seed have changed: other samples follow")
 
     @cached_property
     def _domain_weights(self) -> list[float]:
-        if self.weights is None:
-            return [1.0] * len(self.domains)
-        if unknown := [name for name in self.weights if name not in self.domains]:
-            raise UserError(f"data.weights names {', '.join(unknown)}; the domains are {', '.join(self.domains)}")
-        weights = [float(self.weights.get(domain, 0.0)) for domain in self.domains]
-        if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < float("inf"):
-            raise UserError(f"data.weights={dict(self.weights)} must be finite, not negative and not all 0")
-        return weights
+        return domain_weights(self.weights, self.domains)
 
     def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
         named = dict(zip(self.domains, streams, strict=True))

@@ -61,7 +61,9 @@ class HubDomains(TextSource):
 
     def fingerprint(self) -> str:
         folders = [(domain, self._domain_folder(domain)) for domain in self.domains]
-        return files_fingerprint(folder / f"{domain}-{split}.parquet" for domain, folder in folders for split in SPLITS)
+        return files_fingerprint(
+            (domain, folder / f"{domain}-{split}.parquet") for domain, folder in folders for split in SPLITS
+        )
 
     def _domain_folder(self, domain: str) -> Path:
         request = [self.datasets[domain], self.text_column, self.limits, self.validation_fraction]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -77,3 +77,16 @@ def _permutation(size: int, *key: int) -> np.ndarray:
     # Ranks of raw Philox numbers: unlike `Generator.permutation`, numpy promises never to change them.
     numbers = np.random.Philox(np.random.SeedSequence(key)).random_raw(size)
     return np.argsort(numbers, kind="stable")
+
+
+def domain_weights(given: Mapping[str, float] | None, domains: Sequence[str]) -> list[float]:
+    """How often each domain is drawn, in proportion; None: equally often. Raises `UserError` for what is no weight."""
+    if given is None:
+        return [1.0] * len(domains)
+    named = {str(name): weight for name, weight in given.items()}  # YAML reads 2020 as a number
+    if unknown := [name for name in named if name not in domains]:
+        raise UserError(f"data.weights names {', '.join(unknown)}; the domains are {', '.join(domains)}")
+    weights = [float(named.get(domain, 0.0)) for domain in domains]
+    if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < float("inf"):
+        raise UserError(f"data.weights={dict(given)} must be finite, not negative and not all 0")
+    return weights

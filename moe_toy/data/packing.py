@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,10 @@ from moe_toy.files.progress import with_progress
 
 log = logging.getLogger(__name__)
 
-DOCUMENTS_AT_ONCE = 256
+CHARACTERS_AT_ONCE = 2**20
+"""Of the documents that are encoded together, unless one is longer: encoding takes 200 times as many bytes."""
+VERSION = 2
+"""Of how texts become tokens."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _missing_is_a_mistake(path: Path) -> Iterator[None]:
 def token_streams(source: TextSource, tokenizer: Tokenizer, root: Path) -> dict[Split, list[TokenStream]]:
     """The streams of every domain, in the order of `source.domains`, whether tokenised yet or not."""
     dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
-    folder = root / "tokens" / f"{source.fingerprint()}-{tokenizer.fingerprint}"
+    folder = root / "tokens" / f"{source.fingerprint()}-{tokenizer.fingerprint}-v{VERSION}"
     return {
         split: [TokenStream(folder / f"{domain}-{split}.{dtype}", dtype) for domain in source.domains]
         for split in SPLITS
@@ -103,11 +105,22 @@ def first_blocks(
         if number == 0:
             raise UserError(
                 f"{domain} has {streams[domain].num_tokens} validation tokens, less than one block of"
-                f" data.validation_length={length}; add text or shorten the blocks"
+                f" data.validation_length={length}; add text, shorten the blocks or raise"
+                " data.source.validation_fraction"
             )
         if number < wanted:
             log.log(level, "%s has %d validation blocks, not %d: using them all", domain, number, wanted)
     return {domain: min(number, wanted) for domain, number in available.items()}
+
+
+def check_enough(streams: dict[str, TokenStream], length: int) -> None:
+    """Refuse domains with less training text than one sequence."""
+    for domain, stream in streams.items():
+        if stream.num_blocks(length) == 0:
+            raise UserError(
+                f"{domain} has {stream.num_tokens} training tokens, less than one sequence of data.sequence_length="
+                f"{length}; add text, shorten it or set its weight to 0"
+            )
 
 
 def tokenize(source: TextSource, tokenizer: Tokenizer, root: Path, splits: Sequence[Split] = SPLITS) -> None:
@@ -134,11 +147,24 @@ def _complete(streams: dict[Split, list[TokenStream]]) -> bool:
     return all(stream.is_complete for split in streams.values() for stream in split)
 
 
+def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
+    texts: list[str] = []
+    size = 0
+    for text in documents:
+        if texts and size + len(text) > CHARACTERS_AT_ONCE:
+            yield texts
+            texts, size = [], 0
+        texts.append(text)
+        size += len(text)
+    if texts:
+        yield texts
+
+
 def _write(documents: Iterator[str], tokenizer: Tokenizer, stream: TokenStream) -> None:
     """The tokens, then their checksum, which says that they are complete."""
     part, sha256 = stream.path.with_suffix(".part"), hashlib.sha256()
     with part.open("wb") as file:
-        while texts := list(islice(documents, DOCUMENTS_AT_ONCE)):
+        for texts in _batches(documents):
             for ids in tokenizer.encode(texts):
                 tokens = np.array(ids, dtype=stream.dtype).tobytes()
                 sha256.update(tokens)

@@ -1,4 +1,4 @@
-"""Documents from files: .txt, .jsonl (a `text` field), .parquet (a `text` column).
+"""Documents from files: .txt, .jsonl (a `text` field), .parquet (a `text` column). A null text is no document.
 
 A file that cannot be read is the user's to mend, so every error names the file and the place in it.
 """
@@ -19,18 +19,22 @@ ROWS = 4  # of parquet at a time: a column can name one long text in many rows, 
 
 def read_documents(path: Path, max_characters: int) -> Iterator[str]:
     """Non-empty texts. A .txt file longer than `max_characters` is several, cut at blank lines."""
-    if path.suffix == ".parquet":
+    if file_type(path) == ".parquet":
         texts = read_parquet(path)
-    elif path.suffix == ".jsonl":
+    elif file_type(path) == ".jsonl":
         texts = _read_jsonl(path)
     else:
         texts = _pieces(_lines(path), max_characters)
     return (text for text in texts if text.strip())
 
 
+def file_type(path: Path) -> str:
+    return path.suffix.lower()
+
+
 def check_file(path: Path) -> None:
     """Whether it can be read: encoding of the whole file, or the columns; a few hundred MB a second."""
-    if path.suffix == ".parquet":
+    if file_type(path) == ".parquet":
         _check_parquet(path)
     else:
         deque(_lines(path), maxlen=0)
@@ -64,6 +68,8 @@ def _read_jsonl(path: Path) -> Iterator[str]:
         except (ValueError, RecursionError) as error:
             reason = getattr(error, "msg", str(error))
             raise UserError(f"{path} line {number} is not JSON ({reason}): {line.strip()[:60]!r}; fix it") from None
+        if isinstance(row, dict) and row.get("text", "") is None:
+            continue
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise UserError(f"{path} line {number} has no string `text`: {line.strip()[:60]!r}; add the field")
         yield row["text"].encode("utf-8", "replace").decode()  # JSON may spell halves of characters
@@ -111,5 +117,6 @@ def _check_parquet(path: Path) -> None:
     if "text" not in columns:
         raise UserError(f"{path} has no column `text`, only {', '.join(columns)}; rename the one with the text")
     kind = schema.field(columns.index("text")).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         raise UserError(f"{path}: its column `text` holds {kind}, not strings; write it again")

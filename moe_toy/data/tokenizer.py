@@ -19,7 +19,7 @@ from torch import Tensor
 
 from moe_toy.data.domains import TextSource
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ EOS = "<|endoftext|>"
 EOS_NAMES = (EOS, "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>")
 """What known tokenizers call it; the first that a tokenizer has is taken."""
 NUM_BYTES = 256
+LONGEST_WORD = 1000
+UNBROKEN = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)|\s{{{LONGEST_WORD}}}(?=\s)")
 
 
 class Tokenizer:
@@ -35,6 +37,7 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         backend.no_truncation()  # texts are encoded as they are, for whatever else a tokenizer.json was made
         backend.no_padding()
+        backend.encode_special_tokens = True  # their names are ordinary letters where a text holds them
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         if (largest := max(backend.get_vocab(with_added_tokens=True).values(), default=0)) >= self.vocab_size:
@@ -58,9 +61,9 @@ class Tokenizer:
             raise UserError(f"{path} is not a tokenizer.json ({error}); give another data.tokenizer") from None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """One list of ids per text, ended by EOS; no BOS."""
+        """One list of ids per text, ended by EOS; no BOS. The name of a special token within a text is text."""
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [ids if ids and ids[-1] == self.eos_id else [*ids, self.eos_id] for ids in (e.ids for e in encodings)]
+        return [[*encoding.ids, self.eos_id] for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.backend.decode(list(ids), skip_special_tokens=False)
@@ -84,6 +87,15 @@ class Tokenizer:
         return hashlib.sha256(self.backend.to_str().encode()).hexdigest()[:16]
 
 
+def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Refuse a tokenizer that has more tokens than a model, or that is not byte-level."""
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"data.vocab_size={vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size} tokens; raise it"
+        )
+    _ = tokenizer.token_bytes
+
+
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE tokenizer of exactly `vocab_size` entries: EOS (id 0), the 256 bytes and the merges."""
     if vocab_size <= NUM_BYTES:
@@ -97,7 +109,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator((piece for text in texts for piece in break_words(text)), trainer)
     if backend.get_vocab_size() < vocab_size:
         raise UserError(
             f"data.vocab_size={vocab_size} is too large for this text, which yields {backend.get_vocab_size()} tokens;"
@@ -106,11 +118,21 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer(backend)
 
 
+def break_words(text: str) -> Iterator[str]:
+    """The text, cut where anything without a space, or any space, goes on for more than `LONGEST_WORD` characters:
+    training takes time with the square of the length of a word."""
+    first = 0
+    for match in UNBROKEN.finditer(text):
+        yield text[first : match.end()]
+        first = match.end()
+    yield text[first:]
+
+
 def prepare_tokenizer(source: TextSource, *, name: str | None, vocab_size: int, sample_bytes: int, root: Path) -> Path:
     """The file of the tokenizer, made if it is not there.
 
-    `name` is a file or a hub name; None trains on the first `sample_bytes` of training text of every domain,
-    an equal share for each. Cached by what it was trained on, so a changed text trains again.
+    `name` is a file or a hub name; None trains on the first documents of every domain until they have `sample_bytes`,
+    of which no document gives more. Cached by what it was trained on, so a changed text trains again.
     """
     path = tokenizer_path(source, name=name, vocab_size=vocab_size, sample_bytes=sample_bytes, root=root)
     if path.exists():
@@ -123,7 +145,7 @@ def prepare_tokenizer(source: TextSource, *, name: str | None, vocab_size: int, 
                 tokenizer = train(_balanced_sample(source, sample_bytes), vocab_size)
             else:
                 tokenizer = _from_hub(name)
-            with written_whole(path) as part:
+            with save_atomically(path) as part:
                 part.write_text(tokenizer.backend.to_str(pretty=True), encoding="utf-8")  # its `save` hides OSErrors
     return path
 
@@ -142,8 +164,9 @@ def _balanced_sample(source: TextSource, sample_bytes: int) -> Iterator[str]:
     for domain in source.domains:
         left = sample_bytes
         for text in source.documents(domain, "train"):
-            yield text
-            left -= len(text.encode())
+            sample = text.encode()[:sample_bytes]
+            yield sample.decode(errors="ignore")
+            left -= len(sample)
             if left <= 0:
                 break
 

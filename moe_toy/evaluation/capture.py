@@ -18,7 +18,7 @@ from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.samples import Samples
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget
-from moe_toy.routing import RoutingTrace
+from moe_toy.routing import RoutingTrace, joined
 from moe_toy.traces.trace_file import save_trace
 
 log = logging.getLogger(__name__)
@@ -102,28 +102,6 @@ def compact(trace: RoutingTrace) -> RoutingTrace:
         token_ids=trace.token_ids.to("cpu", torch.int32),
         predicted_ids=None if trace.predicted_ids is None else trace.predicted_ids.to("cpu", torch.int32),
         weights=None,
-    )
-
-
-def joined(traces: list[RoutingTrace]) -> RoutingTrace:
-    """Traces of one model as one, sequence after sequence. They share one numbering of domains; the last names all."""
-    first = traces[0]
-    ids = {
-        name: torch.cat([getattr(trace, name) for trace in traces])
-        for name in ("token_ids", "predicted_ids", "domain_ids")
-        if getattr(first, name) is not None
-    }
-    by_domain = {
-        name: {domain: value for trace in traces for domain, value in trace.source[name].items()}
-        for name in ("loss", "bits_per_byte")
-        if all(isinstance(trace.source.get(name), dict) for trace in traces)
-    }
-    return replace(
-        first,
-        expert_ids=torch.cat([trace.expert_ids for trace in traces], dim=1),
-        source=first.source | by_domain,
-        domains=traces[-1].domains,
-        **ids,
     )
 
 

@@ -17,15 +17,27 @@ from torch import Tensor
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
-from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Observation, check_device, file_state
+from moe_toy.evaluation.evaluation import write_report
+from moe_toy.evaluation.reading import Reading
+from moe_toy.evaluation.settings import Options
+from moe_toy.evaluation.target import (
+    Limits,
+    LoadedModel,
+    ModelTarget,
+    Observation,
+    RunDescription,
+    check_device,
+    file_state,
+    in_eval_mode,
+)
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.runs.checkpoint import BALANCER, load_checkpoint, model_config, model_state
-from moe_toy.runs.checkpoint_folder import run_dir_of
+from moe_toy.results import Results
+from moe_toy.runs.checkpoint import BALANCER, Checkpoint, find
+from moe_toy.runs.run_directory import CONFIG, TOKENIZER, RunDirectory
 
 KEY = "target.path"
-LAST = Path("checkpoints") / "last.ckpt"
 
 
 class CheckpointTarget(ModelTarget):
@@ -37,32 +49,48 @@ class CheckpointTarget(ModelTarget):
 
     kind = "checkpoint"
 
-    def __init__(self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt) -> None:
+    def __init__(
+        self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt, options: Options
+    ) -> None:
         if path is None:
-            raise UserError("target.path is not set; give a run directory of train.py or a .ckpt file")
-        is_run = (Path(path) / LAST).exists()
+            raise UserError("target.path is not set; give a checkpoint of train.py or a run directory")
+        is_run = bool(RunDirectory(Path(path)).candidates())
         self.source = str(path)
-        self.path = Path(path) / LAST if is_run else Path(path)
+        self.path = find(Path(path), KEY) if is_run else Path(path)
         self.name = Path(path).resolve().name if is_run else self.path.stem
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = batch_size
+        self.reading = Reading(options)
 
     def check(self) -> None:
         check_device("target.device", self.device)
         with torch.device("meta"):
             self._balancer(*self._saved())
+        self.reading.check(self)
+
+    def prepare(self, out_dir: Path) -> None:
+        self.reading.prepare(self, out_dir)
+
+    def run(self, out_dir: Path) -> Results:
+        return self.reading.run(self, out_dir)
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        return write_report(results, out_dir)
 
     def identity(self) -> dict[str, Any]:
         return {"file": str(self.path.resolve()), "state": file_state(self.path)}
 
     def tokenizer(self) -> Path:
-        path = self._run_dir / "tokenizer.json"
+        path = self._run.tokenizer
         if not path.is_file():
             raise UserError(
-                f"{self.path} lies in no run directory with a tokenizer.json, so its tokenizer is unknown; give "
+                f"{self.path} lies in no run directory with a {TOKENIZER}, so its tokenizer is unknown; give "
                 "data.tokenizer=FILE.json"
             )
         return path
+
+    def run_description(self) -> RunDescription | None:
+        return RunDescription(self._run.path, self._run_config) if self._run_config else None
 
     def limits(self) -> Limits:
         config, _ = self._saved()
@@ -75,11 +103,14 @@ class CheckpointTarget(ModelTarget):
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"{self.path} does not fit the model it names: {error}") from error
-        return Checkpoint(model.to(self.device).eval())
+        return LoadedCheckpoint(model.to(self.device))
 
     def _saved(self) -> tuple[ModelConfig, dict[str, Tensor]]:
-        checkpoint = load_checkpoint(self.path, KEY)
-        return model_config(checkpoint), model_state(checkpoint)
+        return self._checkpoint.model_config, self._checkpoint.weights
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint.open(self.path, KEY)
 
     def _balancer(self, config: ModelConfig, weights: dict[str, Tensor]) -> LoadBalancer:
         """Only schemes with a saved state, such as a bias on the selection, matter to a trained model."""
@@ -92,13 +123,13 @@ class CheckpointTarget(ModelTarget):
         if saved == {f"{BALANCER}bias"}:
             return LossFreeBias(rate=1.0, **sizes)  # the rate matters to training only
         raise UserError(
-            f"{self.path} was trained with a balancing scheme whose settings are in the config.yaml of its run "
+            f"{self.path} was trained with a balancing scheme whose settings are in the {CONFIG} of its run "
             "directory, which is not there; leave the checkpoint in its run directory"
         )
 
     def _scheme(self, settings: Any, sizes: dict[str, int]) -> LoadBalancer:
         """What `balance` in the run's config names, if that is a class of `moe_toy.balance`."""
-        place = self._run_dir / "config.yaml"
+        place = self._run.config
         target = settings.get("_target_") if isinstance(settings, dict) else None
         named = re.fullmatch(r"(moe_toy\.balance\.\w+)\.(\w+)", target) if isinstance(target, str) else None
         try:
@@ -113,12 +144,12 @@ class CheckpointTarget(ModelTarget):
             raise UserError(f"{place}: balance does not fit {named[2]} ({' '.join(str(error).split())})") from error
 
     @property
-    def _run_dir(self) -> Path:
-        return run_dir_of(self.path)
+    def _run(self) -> RunDirectory:
+        return RunDirectory.of(self.path)
 
     @cached_property
     def _run_config(self) -> dict[str, Any]:
-        path = self._run_dir / "config.yaml"
+        path = self._run.config
         if not path.is_file():
             return {}
         try:
@@ -130,7 +161,7 @@ class CheckpointTarget(ModelTarget):
         return config
 
 
-class Checkpoint(LoadedModel):
+class LoadedCheckpoint(LoadedModel):
     def __init__(self, model: MoETransformer) -> None:
         self.model = model
         self.vocab_size = model.config.vocab_size
@@ -140,5 +171,6 @@ class Checkpoint(LoadedModel):
     @torch.inference_mode()
     def observe(self, token_ids: Int[Tensor, "batch seq"]) -> Observation:
         token_ids = token_ids.to(self.model.rotation.device)
-        output = self.model(token_ids)
+        with in_eval_mode(self.model):
+            output = self.model(token_ids, with_predictions=True)
         return Observation(output.trace, next_token_losses(output.logits, token_ids))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moe_toy.data.tokenizer import Tokenizer
-from moe_toy.evaluation.capture import capture, check_fits, joined
 from moe_toy.evaluation.measure import measure
 from moe_toy.evaluation.output_folder import OutputFolder
-from moe_toy.evaluation.samples import Samples
-from moe_toy.evaluation.settings import MetricSettings
-from moe_toy.evaluation.target import ModelTarget
-from moe_toy.evaluation.trace_files import TraceTarget
+from moe_toy.evaluation.settings import Options
+from moe_toy.findings.recommend import recommend
 from moe_toy.results import SUMMARY, Results
+from moe_toy.routing import RoutingTrace, joined
 from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import save_trace
 
@@ -23,71 +22,70 @@ log = logging.getLogger(__name__)
 TRACE = "trace.safetensors"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Whose routing is measured."""
+
+    kind: str
+    name: str
+    source: str
+    """Path or hub name, as given."""
+    identity: dict[str, Any]
+    """What decides the routing of a token: JSON that is equal for equal targets."""
+    record: Callable[[Path], list[Path]]
+    """The trace files of the target, of which it may write some to the folder; those that are there are kept."""
+    tokenizer: Tokenizer | None
+    """None where the text of tokens is unknown."""
+    data: dict[str, Any] | None = None
+    """Identity of the text that was read; None where routing was recorded elsewhere."""
+    text: dict[str, str] | None = None
+    """The same for people: `words`, and its `fingerprint`."""
+
+
 class Evaluation:
-    """`samples` are the text for a model; recorded traces need none."""
+    """From a subject to its results. Targets whose routing is measured hold one."""
 
-    def __init__(
-        self,
-        target: ModelTarget | TraceTarget,
-        samples: Samples | None,
-        settings: MetricSettings,
-        out_dir: Path,
-        *,
-        name: str | None,
-        save_trace: bool,
-    ) -> None:
-        self.target = target
-        self.samples = samples
-        self.settings = settings
-        self.folder = OutputFolder(out_dir)
-        self.name = name or target.name
-        self.save_trace = save_trace
+    def __init__(self, options: Options) -> None:
+        self.options = options
 
-    def check(self) -> None:
-        """Of the text, before anything is fetched; the target checks itself."""
-        if self.samples is not None:
-            self.samples.source.check()
+    def prepare(self, subject: Subject, out_dir: Path) -> None:
+        """Raise `UserError` unless the folder is free for these results."""
+        OutputFolder(out_dir).check(_identity(subject))
 
-    def prepare(self) -> None:
-        """Get the text ready, and see that it fits the model and that the folder is free."""
-        if self.samples is not None:
-            self.samples.prepare()
-            check_fits(self.target.limits(), self.samples)
-        self.folder.check(self._identity())
+    def run(self, subject: Subject, out_dir: Path) -> Results:
+        """Measure, unless the folder holds the same results already, and recommend a cache."""
+        folder, options = OutputFolder(out_dir), self.options
+        folder.claim(_identity(subject))
+        name = options.name or subject.name
+        if finished := self._finished(out_dir):
+            log.info("%s is measured already", out_dir)
+            return recommend(replace(finished, summary=finished.summary | {"name": name}), **options.device)
+        recording = Recording(subject.record(folder.traces))
+        about = {"name": name, "target": subject.kind, "source": subject.source, "text": subject.text}
+        kept: list[RoutingTrace] = []
+        keep = {"keep": kept.append} if options.save_trace else {}
+        results = measure(recording, options.metrics, subject.tokenizer, about, **keep)
+        if kept:
+            save_trace(joined(kept), out_dir / TRACE)
+        return recommend(results, **options.device)
 
-    def run(self) -> Results:
-        """Measure, unless the folder holds the same results already."""
-        self.folder.claim(self._identity())
-        if finished := self._finished():
-            log.info("%s is measured already", self.folder.path)
-            return replace(finished, summary=finished.summary | {"name": self.name})
-        if isinstance(self.target, TraceTarget):
-            files = self.target.record(self.folder.traces)
-        else:
-            files = capture(self.target, self.samples, self.folder.traces)
-        recording = Recording(files)
-        about = {"name": self.name, "target": self.target.kind, "source": self.target.source}
-        results = measure(recording, self.settings, self._tokenizer(), about)
-        if self.save_trace:
-            save_trace(joined(list(recording)), self.folder.path / TRACE)
-        return results
-
-    def tidy(self) -> None:
-        """Forget the traces of single domains, once the results are kept."""
-        self.folder.remove_traces()
-
-    def _finished(self) -> Results | None:
-        if not (self.folder.path / SUMMARY).exists() or (self.save_trace and not (self.folder.path / TRACE).exists()):
+    def _finished(self, out_dir: Path) -> Results | None:
+        wanted = [SUMMARY, TRACE] if self.options.save_trace else [SUMMARY]
+        if not all((out_dir / name).exists() for name in wanted):
             return None
-        results = Results.load_model(self.folder.path)
-        return results if results.summary["settings"] == self.settings.as_json() else None
+        results = Results.load_model(out_dir)
+        return results if results.summary["settings"] == self.options.metrics.as_json() else None
 
-    def _identity(self) -> dict[str, Any]:
-        """What decides the routing."""
-        target = {"kind": self.target.kind, "source": self.target.source, **self.target.identity()}
-        return {"target": target, "data": None if self.samples is None else self.samples.identity()}
 
-    def _tokenizer(self) -> Tokenizer | None:
-        if self.samples is not None:
-            return self.samples.tokenizer
-        return None if self.target.tokenizer is None else Tokenizer.load(self.target.tokenizer)
+def write_report(results: Results, out_dir: Path) -> Path:
+    """The report of one model, whose results are kept: the traces of single domains are no longer needed."""
+    from moe_toy.report import html  # plotly takes a second
+
+    report = html.write_report(results, out_dir)
+    OutputFolder(out_dir).remove_traces()
+    return report
+
+
+def _identity(subject: Subject) -> dict[str, Any]:
+    target = {"kind": subject.kind, "source": subject.source, **subject.identity}
+    return {"target": target, "data": subject.data}

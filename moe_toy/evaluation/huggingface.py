@@ -11,9 +11,13 @@ from pydantic import PositiveInt
 
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
+from moe_toy.evaluation.evaluation import write_report
 from moe_toy.evaluation.pretrained_model import PretrainedModel, first_number
+from moe_toy.evaluation.reading import Reading
 from moe_toy.evaluation.router_hooks import Family, family_of, named_by_user
+from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, check_device, file_state
+from moe_toy.results import Results
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -49,6 +53,7 @@ class HuggingFaceTarget(ModelTarget):
         router_output: Literal["logits", "indices"] | None = None,
         num_experts: PositiveInt | None = None,
         top_k: PositiveInt | None = None,
+        options: Options,
     ) -> None:
         if path is None:
             raise UserError("target.path is not set; give a hub name or the folder of a model")
@@ -71,6 +76,7 @@ class HuggingFaceTarget(ModelTarget):
         self.num_experts = num_experts
         self.top_k = top_k
         self._hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        self.reading = Reading(options)
 
     def check(self) -> None:
         if self.device_map is not None and self.device_map not in SPREAD:
@@ -80,6 +86,16 @@ class HuggingFaceTarget(ModelTarget):
         if not self.config.is_encoder_decoder and self.part is not None:
             raise UserError(f"{self.source} has no encoder and decoder; leave target.part={self.part} out")
         self.family()
+        self.reading.check(self)
+
+    def prepare(self, out_dir: Path) -> None:
+        self.reading.prepare(self, out_dir)
+
+    def run(self, out_dir: Path) -> Results:
+        return self.reading.run(self, out_dir)
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        return write_report(results, out_dir)
 
     def identity(self) -> dict[str, Any]:
         folder = Path(self.source)

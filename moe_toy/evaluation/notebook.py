@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from moe_toy.corpus.domains import CorpusDomains
 from moe_toy.data.domains import FileDomains, TextSource, data_root
 from moe_toy.errors import UserError
-from moe_toy.evaluation.checkpoint import Checkpoint, CheckpointTarget
-from moe_toy.evaluation.evaluation import Evaluation
+from moe_toy.evaluation.checkpoint import CheckpointTarget, LoadedCheckpoint
+from moe_toy.evaluation.evaluation import write_report
 from moe_toy.evaluation.huggingface import HuggingFaceTarget
 from moe_toy.evaluation.pretrained_model import PretrainedModel
+from moe_toy.evaluation.reading import Reading
 from moe_toy.evaluation.router_hooks import family_of
-from moe_toy.evaluation.samples import Samples
-from moe_toy.evaluation.settings import MetricSettings
-from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget
+from moe_toy.evaluation.run_text import LENGTH, RunText
+from moe_toy.evaluation.samples import Text
+from moe_toy.evaluation.settings import MetricSettings, Options
+from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, Target
 from moe_toy.evaluation.trace_files import TraceTarget
 from moe_toy.model.transformer import MoETransformer
+from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.traces.trace_file import save_trace
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def evaluate(
     *,
     tokenizer: str | Path | None = None,
     samples: int = 64,
-    length: int = 512,
+    length: int | None = None,
     batch_size: int = 8,
     **settings: Any,
 ) -> dict[str, pd.DataFrame]:
@@ -45,55 +48,67 @@ def evaluate(
 
     `model` is a run directory or .ckpt file of train.py, a folder or hub name of a transformers model, a trace file or
     a folder of them, a `RoutingTrace`, or a model in memory, ours or of transformers, which needs `tokenizer` (a
-    tokenizer.json or a hub name). `data` is a folder with a sub-folder or file per domain; None is the corpus.
-    `samples` blocks of `length` tokens are read from each domain. `settings` are those of `MetricSettings`.
+    tokenizer.json or a hub name). `data` is a folder with a sub-folder or file per domain; None is the text
+    that a run was trained on, and the corpus for other models. `samples` blocks of `length` tokens are read from each
+    domain; None is the length that the run was validated on, and 512 for other text. `settings` are those
+    of `MetricSettings`.
     """
+    text = RunText(validation_samples=samples, validation_length=length)
+    if data is not None:
+        text = Text(source_of(data), data_root(None), samples, length or LENGTH)
+    tokenizer = None if tokenizer is None else str(tokenizer)
+    options = Options(metrics=MetricSettings(**settings), data=lambda: text, tokenizer=tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        target = target_of(model, Path(folder), tokenizer, batch_size)
-        text = None
-        if not isinstance(target, TraceTarget):
-            target.check()
-            source = source_of(data)
-            text = Samples(source, tokenizer or target.tokenizer(), data_root(None), per_domain=samples, length=length)
-        out_dir = Path(folder) / "results"
-        evaluation = Evaluation(target, text, MetricSettings(**settings), out_dir, name=None, save_trace=False)
-        evaluation.prepare()
-        return evaluation.run().tables
+        target, out_dir = target_of(model, Path(folder), batch_size, options), Path(folder) / "results"
+        target.check()
+        target.prepare(out_dir)
+        return target.run(out_dir).tables
 
 
-def target_of(model: Any, folder: Path, tokenizer: str | Path | None, batch_size: int) -> ModelTarget | TraceTarget:
+def target_of(model: Any, folder: Path, batch_size: int, options: Options) -> Target:
     if isinstance(model, RoutingTrace):
         save_trace(model, folder / "trace.safetensors")
         model = folder / "trace.safetensors"
     if not isinstance(model, str | Path):
-        return ModelInMemory(model, batch_size)
+        return ModelInMemory(model, batch_size, options)
     path = Path(model)
-    if path.suffix == ".ckpt" or (path / "checkpoints").is_dir():
-        return CheckpointTarget(path=path, device=None, batch_size=batch_size)
+    if path.suffix == ".ckpt" or RunDirectory(path).checkpoints.is_dir():
+        return CheckpointTarget(path=path, device=None, batch_size=batch_size, options=options)
     if path.exists() and not (path / "config.json").exists():
-        return TraceTarget(path=path, num_experts=None, sequence_length=512, tokenizer=tokenizer)
-    return HuggingFaceTarget(path=model, batch_size=batch_size)
+        return TraceTarget(
+            path=path, num_experts=None, sequence_length=None, tokenizer=options.tokenizer, options=options
+        )
+    return HuggingFaceTarget(path=model, batch_size=batch_size, options=options)
 
 
-def source_of(data: TextSource | str | Path | None) -> TextSource:
+def source_of(data: TextSource | str | Path) -> TextSource:
     if isinstance(data, TextSource):
         return data
-    if data is None:
-        return CorpusDomains(root=None, archives=None)
     return FileDomains(path=data, validation_fraction=ALL_TEXT, max_characters=20_000)
 
 
 class ModelInMemory(ModelTarget):
     kind = "memory"
 
-    def __init__(self, model: torch.nn.Module, batch_size: int) -> None:
+    def __init__(self, model: torch.nn.Module, batch_size: int, options: Options) -> None:
         self.model = model
+        self.reading = Reading(options)
         self.name = self.source = type(model).__name__
         self.batch_size = batch_size
 
     def check(self) -> None:
         if not hasattr(self.model, "config"):
             raise UserError(f"a {self.name} is no model that evaluate knows; pass one of ours or of transformers")
+        self.reading.check(self)
+
+    def prepare(self, out_dir: Path) -> None:
+        self.reading.prepare(self, out_dir)
+
+    def run(self, out_dir: Path) -> Results:
+        return self.reading.run(self, out_dir)
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        return write_report(results, out_dir)
 
     def identity(self) -> dict[str, Any]:
         return {}
@@ -109,5 +124,5 @@ class ModelInMemory(ModelTarget):
 
     def load(self) -> LoadedModel:
         if isinstance(self.model, MoETransformer):
-            return Checkpoint(self.model.eval())
+            return LoadedCheckpoint(self.model)
         return PretrainedModel(self.model, family_of(self.model.config.model_type))

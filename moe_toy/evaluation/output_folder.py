@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
-from moe_toy.files.lock import LOCK, locked
+from moe_toy.files.atomic import save_atomically
+from moe_toy.files.lock import LOCK, lock_directory
 
 IDENTITY = "evaluation.json"
 PART = f"{IDENTITY}.part"
@@ -30,7 +30,7 @@ class OutputFolder:
         """Refuse a second process in the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
         refusal = f"out_dir: another process is evaluating into {self.path}"
-        with locked(self.path, f"{refusal}; wait for it, stop it, or choose another out_dir"):
+        with lock_directory(self.path, f"{refusal}; wait for it, stop it, or choose another out_dir"):
             yield
 
     def check(self, identity: dict[str, Any]) -> None:
@@ -49,10 +49,15 @@ class OutputFolder:
                 f"out_dir={self.path} holds the results of another evaluation ({difference}); choose another out_dir"
             )
 
+    def check_unclaimed(self) -> None:
+        """Raise `UserError` if an evaluation lies in the folder."""
+        if (self.path / IDENTITY).exists():
+            raise UserError(f"out_dir={self.path} holds the results of an evaluation; choose another out_dir")
+
     def claim(self, identity: dict[str, Any]) -> None:
         self.check(identity)
         self.path.mkdir(parents=True, exist_ok=True)
-        with written_whole(self.path / IDENTITY) as part:
+        with save_atomically(self.path / IDENTITY) as part:
             part.write_text(json.dumps(identity, indent=2) + "\n")
 
     def remove_traces(self) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 from moe_toy.errors import UserError
 from moe_toy.evaluation.encoder_decoder import Inputs, copied, masked
 from moe_toy.evaluation.router_hooks import Family, RouterHooks
-from moe_toy.evaluation.target import LoadedModel, Observation
-from moe_toy.model.cross_entropy import next_token_losses
+from moe_toy.evaluation.target import LoadedModel, Observation, in_eval_mode
+from moe_toy.model.cross_entropy import most_likely, next_token_losses
 from moe_toy.routing import RoutingTrace
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class PretrainedModel(LoadedModel):
         num_experts: int | None = None,
         sentinel_ids: list[int] | None = None,
     ) -> None:
-        self.model = model.eval()
+        self.model = model
         self.part = part
         self.hooks = RouterHooks(model, family, within=PART_NAMES[part])
         self.num_experts = num_experts or self.hooks.num_experts or first_number(model.config, NUM_EXPERTS_NAMES)
@@ -51,12 +51,14 @@ class PretrainedModel(LoadedModel):
 
     @torch.inference_mode()
     def observe(self, token_ids: Int[Tensor, "batch seq"]) -> Observation:
+        """In evaluation mode, and without a trace in the model: no hook stays, and its mode is as it was."""
         if self.part is not None:
             return self._observe_part(self._inputs(token_ids))
         token_ids = token_ids.to(self.model.device)
-        logits = self.model(input_ids=token_ids, use_cache=False).logits
+        with in_eval_mode(self.model), self.hooks.watching():
+            logits = self.model(input_ids=token_ids, use_cache=False).logits
         return Observation(
-            self.trace(token_ids, vocab_size=self.vocab_size, predicted_ids=logits.argmax(-1)),
+            self.trace(token_ids, vocab_size=self.vocab_size, predicted_ids=most_likely(logits)),
             losses_one_by_one(logits, token_ids),
         )
 
@@ -64,10 +66,12 @@ class PretrainedModel(LoadedModel):
         """One side of an encoder-decoder model: no next-token loss, and no vocabulary specialization."""
         encoder_ids = inputs.encoder.to(self.model.device)
         if self.part == "encoder":
-            self.model.get_encoder()(input_ids=encoder_ids)
+            with in_eval_mode(self.model), self.hooks.watching():
+                self.model.get_encoder()(input_ids=encoder_ids)
             return Observation(self.trace(encoder_ids), None)
         decoder_ids = inputs.decoder.to(self.model.device)
-        self.model(input_ids=encoder_ids, decoder_input_ids=decoder_ids, use_cache=False)
+        with in_eval_mode(self.model), self.hooks.watching():
+            self.model(input_ids=encoder_ids, decoder_input_ids=decoder_ids, use_cache=False)
         return Observation(self.trace(decoder_ids), None)
 
     def _inputs(self, token_ids: Int[Tensor, "batch seq"]) -> Inputs:

@@ -7,7 +7,8 @@ the selection, groups of experts or dropped tokens need no special case then.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,7 +90,7 @@ def family_of(model_type: str) -> Family:
 
 
 class RouterHooks:
-    """Keeps what each router of `model` decides during a forward pass, until `take` asks for it."""
+    """Keeps what each router of `model` decides during a forward pass within `watching`, until `take` asks for it."""
 
     def __init__(self, model: nn.Module, family: Family, *, within: str = "") -> None:
         """`within`, a regular expression, is how the names begin that are searched."""
@@ -102,34 +103,66 @@ class RouterHooks:
                 "target.router_output=logits or indices"
             )
         self.layer_ids = tuple(_layer_of(name) for name in self.modules)
-        first = next(iter(self.modules.values()))
-        self._read = family.read
+        self.num_experts = self._same_everywhere(
+            {name: getattr(module, "num_experts", None) for name, module in self.modules.items()}, "experts"
+        )
+        self._family = family
         self._seen: dict[str, list[tuple[Any, ...]]] = {}
-        for name, module in self.modules.items():
-            if family.shows == "input":
-                module.register_forward_pre_hook(self._keep_arguments(name), with_kwargs=True)
-            else:
-                module.register_forward_hook(self._keep_output(name))
-        self.num_experts: int | None = getattr(first, "num_experts", None)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Hooks are on the model within this block only, whatever happens in it."""
+        self._seen.clear()
+        handles = []
+        try:
+            for name, module in self.modules.items():
+                if self._family.shows == "input":
+                    handles.append(module.register_forward_pre_hook(self._keep_arguments(name), with_kwargs=True))
+                else:
+                    handles.append(module.register_forward_hook(self._keep_output(name)))
+            yield
+        except BaseException:
+            self._seen.clear()
+            raise
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def take(self, batch: int) -> Int[Tensor, "layer {batch} seq k"]:
-        """The routing since the last call, on the CPU."""
+        """The routing of the last forward pass, on the CPU."""
         choices = []
+        seen, self._seen = self._seen, {}
         for name, module in self.modules.items():
-            calls = self._seen.pop(name, [])
+            calls = seen.get(name, [])
             if len(calls) != 1:
                 raise UserError(
                     f"{name} was called {len(calls)} times in a forward pass, so it tells no routing; name other "
                     "modules with target.router_modules=REGEX"
                 )
             try:
-                choices.append(self._read(module, calls[0]).cpu().unflatten(0, (batch, -1)))
+                choices.append(self._family.read(module, calls[0]).cpu().unflatten(0, (batch, -1)))
             except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
                 raise UserError(
                     f"{name} does not show its routing as known families do ({error}); name the routers with "
                     "target.router_modules=REGEX and target.router_output=logits or indices"
                 ) from error
+        top_k = {name: choice.shape[-1] for name, choice in zip(self.modules, choices, strict=True)}
+        self._same_everywhere(top_k, "experts per token")
         return torch.stack(choices)
+
+    def _same_everywhere(self, numbers: dict[str, int | None], meaning: str) -> int | None:
+        """The number that all layers have; raises `UserError`, naming layers, where they differ."""
+        layers: dict[int, list[int]] = {}
+        for layer, number in zip(self.layer_ids, numbers.values(), strict=True):
+            if number is not None:
+                layers.setdefault(number, []).append(layer)
+        if len(layers) > 1:
+            listed = "; ".join(f"{number} in layer {', '.join(map(str, found))}" for number, found in layers.items())
+            raise UserError(
+                f"the layers of this model differ in their number of {meaning} ({listed}); only layers that are alike "
+                "can be measured together: choose some with target.router_modules=REGEX and target.router_output"
+            )
+        return next(iter(layers), None)
 
     def _keep_arguments(self, name: str) -> Callable[..., None]:
         def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -3,32 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from moe_toy.errors import UserError
 from moe_toy.evaluation.output_folder import OutputFolder
+from moe_toy.evaluation.settings import Options
 from moe_toy.results import COMPARISON, Results
 
 
 class FinishedRuns:
     """`paths` are folders that `evaluate.py` wrote."""
 
-    def __init__(self, *, paths: Sequence[str | Path]) -> None:
-        self.paths = [Path(path) for path in paths]
+    def __init__(self, *, paths: Sequence[str | Path], options: Options) -> None:
+        self.paths = list(dict.fromkeys(map(Path, paths)))
+        self.options = options
 
     def check(self) -> None:
         if not self.paths:
             raise UserError("target.paths is empty; give the folders of finished evaluations, as target.paths=[a,b]")
-        for path in self.paths:
-            Results.load_model(path)
+        if not self.options.allow_different_text:
+            check_same_text({name: results.summary.get("text") for name, results in self._models.items()})
 
-    def check_folder(self, out_dir: Path) -> None:
-        """Raise `UserError` unless the folder is free for this comparison."""
+    def prepare(self, out_dir: Path) -> None:
         OutputFolder(out_dir).check(self._identity())
 
-    def claim(self, out_dir: Path) -> None:
+    def run(self, out_dir: Path) -> Results:
+        from moe_toy.report.compare import compare  # plotly takes a second
+
         OutputFolder(out_dir).claim(self._identity())
+        return compare(self._models, self.paths)
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        from moe_toy.report.compare import write_comparison_page  # plotly takes a second
+
+        return write_comparison_page(results, self._models, out_dir)
+
+    @cached_property
+    def _models(self) -> dict[str, Results]:
+        from moe_toy.report.compare import load_models  # plotly takes a second
+
+        return load_models(self.paths)
 
     def _identity(self) -> dict[str, Any]:
         return {"target": {"kind": COMPARISON, "paths": [str(path.resolve()) for path in self.paths]}, "data": None}
+
+
+def check_same_text(texts: dict[str, dict[str, str] | None]) -> None:
+    """Raise `UserError` naming two that were measured on different text; of older ones and of recorded routing it is
+    not known."""
+    known = {name: text for name, text in texts.items() if text}
+    first = next(iter(known), "")
+    for name, text in known.items():
+        if text["fingerprint"] != known[first]["fingerprint"]:
+            raise UserError(
+                f"{first} was measured on {_words(known[first])}, {name} on {_words(text)}: their numbers do not "
+                "compare; evaluate them on one text, or pass allow_different_text=true"
+            )
+
+
+def _words(text: dict[str, str]) -> str:
+    return f"{text['words']} ({text['fingerprint']})"

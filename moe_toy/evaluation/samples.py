@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,44 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from moe_toy.data.domains import TextSource
+from moe_toy.corpus.domains import CorpusDomains
+from moe_toy.data.domains import FileDomains, TextSource
 from moe_toy.data.packing import first_blocks, token_streams, tokenize
 from moe_toy.data.tokenizer import Tokenizer, prepare_tokenizer
 from moe_toy.errors import UserError
 
 
+@dataclass(frozen=True)
+class Text:
+    """What a model reads: how many blocks of which length of every domain of a source."""
+
+    source: TextSource
+    root: Path
+    validation_samples: int
+    validation_length: int
+
+    @property
+    def words(self) -> str:
+        """Which text it is, for people."""
+        return words_of(self.source)
+
+    def check_unchanged(self) -> None:
+        """Once the source is prepared, raise `UserError` unless it is the text that is meant."""
+
+
 class Samples:
-    """`per_domain` validation blocks of `length` tokens of every domain of `source`.
+    """The first validation blocks of every domain of a text.
 
     Documents follow one another, each ended by EOS, and are cut into blocks; what one tokenizer made of one text is
     kept under `root`.
     """
 
-    def __init__(
-        self, source: TextSource, tokenizer: Path | str, root: Path, *, per_domain: int = 64, length: int = 512
-    ) -> None:
-        self.source = source
-        self.root = root
-        self.per_domain = per_domain
-        self.length = length
+    def __init__(self, text: Text, tokenizer: Path | str) -> None:
+        self.text = text
+        self.source = text.source
+        self.root = text.root
+        self.per_domain = text.validation_samples
+        self.length = text.validation_length
         self._tokenizer_name = str(tokenizer)
 
     @property
@@ -41,6 +60,7 @@ class Samples:
         """Assemble and tokenise what is missing; raises `UserError` for want of text, network or disk."""
         self.source.check()
         self.source.prepare()
+        self.text.check_unchanged()
         try:
             options = {"name": self._tokenizer_name, "vocab_size": 0, "sample_bytes": 0}  # of training one
             self.tokenizer = Tokenizer.load(prepare_tokenizer(self.source, root=self.root, **options))
@@ -69,3 +89,9 @@ class Samples:
             "samples_per_domain": self.per_domain,
             "sequence_length": self.length,
         }
+
+
+def words_of(source: TextSource) -> str:
+    if isinstance(source, FileDomains):
+        return f"the files in {source.path}"
+    return "the assembled corpus" if isinstance(source, CorpusDomains) else "Hugging Face data sets"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, field
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
+from moe_toy.errors import UserError
 from moe_toy.metrics.cache import Cold
+
+DEVICE = ("bandwidth_gbps", "expert_bytes", "compute_ms")
+"""What describes the device that tokens per second are computed for."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Lengths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -43,7 +49,32 @@ class RunSettings:
     expert_bytes: Positive | None
     compute_ms: Positive | None
     save_trace: bool
+    allow_different_text: bool
     strict: bool
     out_dir: str
     seed: NonNegativeInt
     threads: PositiveInt | None
+
+    @model_validator(mode="after")
+    def check_device(self) -> RunSettings:
+        if len({getattr(self, name) is None for name in DEVICE}) > 1:
+            raise UserError(f"{', '.join(DEVICE)} go together; give all three or none")
+        return self
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What an evaluation is asked for, whatever its target."""
+
+    metrics: MetricSettings = field(default_factory=MetricSettings)
+    data: Callable[[], Any] | None = None
+    """Builds the data module that the config names, for targets that read text."""
+    tokenizer: str | None = None
+    """A tokenizer.json or a hub name; None: that of the model."""
+    name: str | None = None
+    """In the report; None: that of the target."""
+    save_trace: bool = False
+    allow_different_text: bool = False
+    """Whether evaluations of different text may stand side by side."""
+    device: Mapping[str, float | None] = field(default_factory=dict)
+    """The values of `DEVICE` where a device is described."""

@@ -1,43 +1,52 @@
-"""The tables that an evaluation adds to those of `moe_toy.metrics.analyze`."""
+"""The makers of the tables that an evaluation adds to those of `moe_toy.metrics.analyze`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.metrics import SRP, CacheHitRate, LoadBalance, LoadScores, null_scores
-from moe_toy.routing import RoutingTrace
-from moe_toy.traces.recording import Recording
+from moe_toy.metrics.table_maker import TableMaker, make_room
+from moe_toy.routing import RoutingTrace, joined
+from moe_toy.traces.lengths import of_one_length
 
 NULL_CACHE_LENGTH = 16
 NULL_CACHE_RATIOS = (1.0, 1.5, 2.0, 3.0)
 LOAD_BATCH = 64
 
 
-def balance_table(recording: Recording) -> pd.DataFrame:
-    """Evenness of load over everything, within a sequence and within a segment, per layer and domain."""
-    metric: LoadBalance | None = None
-    for trace in recording:
-        if metric is None:
-            metric = LoadBalance(num_layers=len(trace.layer_ids), num_experts=trace.num_experts)
-        if metric.num_domains < len(recording.domains):
-            metric.extend_domains(len(recording.domains))
-        for part in torch.arange(len(trace.token_ids)).split(LOAD_BATCH):
-            metric.update(trace.select(part))
-    scores = metric.compute()
-    return pd.concat(
-        [
-            *_balance_rows(scores.overall, None),
-            *(
-                rows
-                for d, domain in enumerate(recording.domains)
-                for rows in _balance_rows(LoadScores(**{k: v[d] for k, v in vars(scores.by_domain).items()}), domain)
-            ),
-        ],
-        ignore_index=True,
-    )
+class BalanceTable(TableMaker):
+    """`balance`: evenness of load over everything, within a sequence and within a segment, per layer and domain."""
+
+    def __init__(self, first: RoutingTrace) -> None:
+        self.sizes = {"num_layers": len(first.layer_ids), "num_experts": first.num_experts}
+        self.tokens_at_once = min(LOAD_BATCH, first.num_sequences) * first.sequence_length
+        self.domains: Sequence[str] = ()
+
+    @cached_property
+    def metric(self) -> LoadBalance:
+        return LoadBalance(**self.sizes)
+
+    def memory(self, num_domains: int) -> int:
+        layers, experts = self.sizes.values()
+        return 8 * experts * (num_domains * layers + 3 * self.tokens_at_once)  # the counts of all segments
+
+    def update(self, trace: RoutingTrace) -> None:
+        self.domains = trace.domains
+        make_room([self.metric], trace)
+        for part in torch.arange(trace.num_sequences).split(LOAD_BATCH):
+            self.metric.update(trace.select(part))
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        scores = self.metric.compute()
+        parts = _balance_rows(scores.overall, None)
+        for d, domain in enumerate(self.domains):
+            parts += _balance_rows(LoadScores(**{k: v[d] for k, v in vars(scores.by_domain).items()}), domain)
+        return {"balance": pd.concat(parts, ignore_index=True)}
 
 
 def _balance_rows(scores: LoadScores, domain: str | None) -> list[pd.DataFrame]:
@@ -59,64 +68,112 @@ def _balance_rows(scores: LoadScores, domain: str | None) -> list[pd.DataFrame]:
     return parts
 
 
-def null_table(trace: RoutingTrace, segment_lengths: tuple[int, ...], repeats: int) -> pd.DataFrame:
-    """SRP and the hit rate of the segment cache of the whole model, beside the same of each null model."""
-    sizes = {"num_layers": len(trace.layer_ids), "num_experts": trace.num_experts}
-    lengths = [m for m in segment_lengths if m <= trace.token_ids.shape[1]]
-    keys = [("srp", m, None) for m in lengths] + [("sch", NULL_CACHE_LENGTH, ratio) for ratio in NULL_CACHE_RATIOS]
+class SomeOfEachDomain(TableMaker):
+    """Keeps the first `wanted` sequences of every domain."""
 
-    def score(shuffled: RoutingTrace) -> Tensor:
-        segments = [SRP(**sizes, segment_length=m, num_domains=len(trace.domains)) for m in lengths]
-        cache = CacheHitRate(
-            **sizes,
-            top_k=trace.expert_ids.shape[3],
-            num_domains=len(trace.domains),
-            scope="model",
-            segment_length=NULL_CACHE_LENGTH,
-        )
-        for metric in (*segments, cache):
-            metric.update(shuffled)
-        hit_rates = cache.compute()
-        return torch.stack(
-            [metric.compute().model.srp for metric in segments]
-            + [hit_rates.at_ratio(ratio)[0] for ratio in NULL_CACHE_RATIOS]
-        )
+    def __init__(self, first: RoutingTrace, wanted: int) -> None:
+        self.wanted = wanted
+        self._bytes = wanted * (4 * first.expert_ids[:, :1].numel() + 8 * first.sequence_length)
+        self._kept: dict[int, int] = {}
+        self._parts: list[RoutingTrace] = []
 
-    scores = null_scores(trace, score, repeats=repeats)
-    table = pd.DataFrame(keys, columns=["metric", "segment_length", "cache_ratio"])
-    return table.assign(**{name: value.numpy() for name, value in vars(scores).items()})
+    def memory(self, num_domains: int) -> int:
+        return num_domains * self._bytes
+
+    def update(self, trace: RoutingTrace) -> None:
+        rows = []
+        for row, domain in enumerate(trace.domain_ids.tolist()):
+            if self._kept.setdefault(domain, 0) < self.wanted:
+                self._kept[domain] += 1
+                rows.append(row)
+        if rows:
+            self._parts.append(trace.select(torch.tensor(rows)))
+
+    @property
+    def trace(self) -> RoutingTrace:
+        """What is kept, as one trace."""
+        return joined(of_one_length(self._parts))
 
 
-def loss_table(recording: Recording) -> pd.DataFrame | None:
-    """Of each domain; None where no trace knows its loss."""
-    columns = {name: {} for name in ("loss", "bits_per_byte")}
-    for trace in recording:
-        for name, by_domain in columns.items():
+class NullTable(SomeOfEachDomain):
+    """`nulls`: SRP and the hit rate of the segment cache of the whole model, beside the same of each null model."""
+
+    def __init__(self, first: RoutingTrace, segment_lengths: tuple[int, ...], *, samples: int, repeats: int) -> None:
+        super().__init__(first, samples)
+        self.wanted_lengths = segment_lengths
+        self.repeats = repeats
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        trace = self.trace
+        lengths = [m for m in self.wanted_lengths if m <= trace.sequence_length]
+        sizes = {
+            "num_layers": len(trace.layer_ids),
+            "num_experts": trace.num_experts,
+            "num_domains": len(trace.domains),
+        }
+
+        def score(shuffled: RoutingTrace) -> Tensor:
+            segments = [SRP(**sizes, segment_length=m) for m in lengths]
+            top_k = trace.expert_ids.shape[3]
+            cache = CacheHitRate(**sizes, top_k=top_k, scope="model", segment_length=NULL_CACHE_LENGTH)
+            for metric in (*segments, cache):
+                metric.update(shuffled)
+            hit_rates = cache.compute()
+            return torch.stack(
+                [metric.compute().model.srp for metric in segments]
+                + [hit_rates.at_ratio(ratio)[0] for ratio in NULL_CACHE_RATIOS]
+            )
+
+        keys = [("srp", m, None) for m in lengths] + [("sch", NULL_CACHE_LENGTH, ratio) for ratio in NULL_CACHE_RATIOS]
+        table = pd.DataFrame(keys, columns=["metric", "segment_length", "cache_ratio"])
+        scores = null_scores(trace, score, repeats=self.repeats)
+        return {"nulls": table.assign(**{name: value.numpy() for name, value in vars(scores).items()})}
+
+
+class LossTable(TableMaker):
+    """`loss` of each domain; absent where no trace knows its loss."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, dict[str, float | None]] = {"loss": {}, "bits_per_byte": {}}
+
+    def memory(self, num_domains: int) -> int:
+        return 0
+
+    def update(self, trace: RoutingTrace) -> None:
+        for name, by_domain in self._columns.items():
             by_domain.update(trace.source.get(name) or {})
-    table = pd.DataFrame(columns, dtype=float).rename_axis("domain").reset_index()
-    return None if table.loss.isna().all() else table
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        table = pd.DataFrame(self._columns, dtype=float).rename_axis("domain").reset_index()
+        return {} if table.loss.isna().all() else {"loss": table}
 
 
-def named_tokens(table: pd.DataFrame, tokenizer: Tokenizer | None) -> pd.DataFrame:
-    """The table of strongest tokens with their text, where that is known."""
-    return table.assign(token=[token_text(tokenizer, int(id)) for id in table.token_id])
+class TextTable(SomeOfEachDomain):
+    """`text`: the first `length` tokens of a sequence of each domain with all experts of every token, best first."""
 
+    def __init__(self, first: RoutingTrace, token_text: Callable[[int], str], length: int) -> None:
+        super().__init__(first, wanted=1)
+        self.token_text = token_text
+        self.length = length
 
-def text_table(passages: RoutingTrace, tokenizer: Tokenizer, length: int) -> pd.DataFrame:
-    """The first `length` tokens of each sequence with all experts of every token, best first."""
-    layers, _, _, top_k = passages.expert_ids.shape
-    parts = []
-    for sequence, (token_ids, domain) in enumerate(zip(passages.token_ids, passages.domain_ids, strict=True)):
-        tokens = [token_text(tokenizer, int(id)) for id in token_ids[:length]]
-        experts = passages.expert_ids[:, sequence, :length].long()
-        index = pd.MultiIndex.from_product(
-            [range(layers), range(len(tokens)), range(top_k)], names=["layer", "position", "rank"]
-        )
-        part = pd.DataFrame({"expert": experts.flatten().numpy()}, index=index).reset_index()
-        part["token"] = part.position.map(tokens.__getitem__)
-        parts.append(part.assign(domain=passages.domains[int(domain)], sequence=sequence))
-    return pd.concat(parts, ignore_index=True)[["domain", "sequence", "position", "token", "layer", "rank", "expert"]]
+    def update(self, trace: RoutingTrace) -> None:
+        if trace.names_leaders:
+            super().update(trace)
 
-
-def token_text(tokenizer: Tokenizer | None, token_id: int) -> str:
-    return f"#{token_id}" if tokenizer is None else tokenizer.decode([token_id])
+    def tables(self) -> dict[str, pd.DataFrame]:
+        if not self._parts:
+            return {}
+        passages = self.trace
+        layers, _, _, top_k = passages.expert_ids.shape
+        parts = []
+        for sequence, (token_ids, domain) in enumerate(zip(passages.token_ids, passages.domain_ids, strict=True)):
+            tokens = [self.token_text(int(id)) for id in token_ids[: self.length]]
+            experts = passages.expert_ids[:, sequence, : self.length].long()
+            index = pd.MultiIndex.from_product(
+                [range(layers), range(len(tokens)), range(top_k)], names=["layer", "position", "rank"]
+            )
+            part = pd.DataFrame({"expert": experts.flatten().numpy()}, index=index).reset_index()
+            part["token"] = part.position.map(tokens.__getitem__)
+            parts.append(part.assign(domain=passages.domains[int(domain)], sequence=sequence))
+        columns = ["domain", "sequence", "position", "token", "layer", "rank", "expert"]
+        return {"text": pd.concat(parts, ignore_index=True)[columns]}

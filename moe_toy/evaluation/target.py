@@ -1,18 +1,38 @@
-"""What can be evaluated: a model that is fed text (`ModelTarget`), or routing recorded elsewhere (`trace_files.py`)."""
+"""What can be evaluated (`Target`), and where a model that is fed text comes from (`ModelTarget`)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from moe_toy.errors import UserError
+from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What `evaluate.py` can be pointed at. Its methods are called in this order."""
+
+    def check(self) -> None:
+        """Raise `UserError` for what is wrong, before anything is created or fetched."""
+
+    def prepare(self, out_dir: Path) -> None:
+        """Fetch and make what is needed, and raise `UserError` unless `out_dir` is free for the results."""
+
+    def run(self, out_dir: Path) -> Results:
+        """Measure. What may be continued after an interruption is kept in `out_dir` meanwhile."""
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        """Write `report.html` and return its path."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +42,14 @@ class Observation:
     trace: RoutingTrace
     token_losses: Float[Tensor, "batch target"] | None
     """Nats of each token but the first; None where the model does not predict the next token."""
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """A run directory and what its config.yaml holds."""
+
+    path: Path
+    config: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +73,7 @@ class LoadedModel(ABC):
 
 
 class ModelTarget(ABC):
-    """Where a model comes from. Nothing is loaded before `load`."""
+    """Where a model comes from, as `Reading` asks for it. Nothing is loaded before `load`."""
 
     kind: str
     name: str
@@ -65,12 +93,28 @@ class ModelTarget(ABC):
     def tokenizer(self) -> Path | str:
         """A tokenizer.json or a hub name; raises `UserError` where the target has none."""
 
+    def run_description(self) -> RunDescription | None:
+        """The run that made it, where there is one."""
+        return None
+
     @abstractmethod
     def limits(self) -> Limits:
         """Known without loading the model."""
 
     @abstractmethod
     def load(self) -> LoadedModel: ...
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module of the model is as it was afterwards, in training or not."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def check_device(key: str, device: str) -> None:

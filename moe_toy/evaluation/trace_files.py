@@ -9,10 +9,15 @@ from typing import Any
 from pydantic import PositiveInt
 from safetensors import SafetensorError, safe_open
 
+from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
-from moe_toy.evaluation.routed_experts import IMPORTED, import_routed_experts
+from moe_toy.evaluation.evaluation import Evaluation, Subject, write_report
+from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import file_state
+from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.contents import bare_name
+from moe_toy.traces.foreign import ENDINGS, import_traces
 from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import FORMAT, save_trace
 
@@ -22,8 +27,10 @@ OURS = ".safetensors"
 class TraceTarget:
     """`path` is a file or a folder of files; a file that names no domains is a domain with the name of the file.
 
-    `num_experts` and `sequence_length` are for arrays of routed experts only, which do not say. With `tokenizer`, a
-    tokenizer.json, the report shows the text of tokens.
+    `num_experts`, `sequence_length` and `keep_constant_layers` are for files of other programs: the experts of a layer,
+    where the file does not say; the length of blocks into which requests are cut, None to leave them whole; and whether
+    a layer in which all tokens have the same experts counts as an MoE layer. With `tokenizer`, a tokenizer.json, the
+    report shows the text of tokens.
     """
 
     kind = "trace"
@@ -33,60 +40,98 @@ class TraceTarget:
         *,
         path: str | Path | None,
         num_experts: PositiveInt | None,
-        sequence_length: PositiveInt,
+        sequence_length: PositiveInt | None,
         tokenizer: str | Path | None,
+        options: Options,
+        keep_constant_layers: bool = False,
     ) -> None:
         if path is None:
             raise UserError("target.path is not set; give a trace file or a folder of them")
         self.source = str(path)
         self.path = Path(path)
-        self.name = self.path.resolve().stem
+        self.name = bare_name(self.path.resolve())
         self.num_experts = num_experts
         self.sequence_length = sequence_length
+        self.keep_constant_layers = keep_constant_layers
         self.tokenizer = None if tokenizer is None else Path(tokenizer)
+        self.evaluation = Evaluation(options)
 
     def check(self) -> None:
         """Reads the files as a whole."""
         ours = {file: is_ours(file) for file in self._files()}
         for file in (file for file, is_it in ours.items() if not is_it):
-            if self.num_experts is None:
-                raise UserError(f"{file} holds routed experts, which do not say of how many; give target.num_experts")
-            self._import(file)
+            for trace in self._import(file):
+                trace.check(str(file))
         deque(Recording([file for file, is_it in ours.items() if is_it]), maxlen=0)
         if self.tokenizer is not None and not self.tokenizer.is_file():
             raise UserError(f"target.tokenizer={self.tokenizer}: no such file; give a tokenizer.json")
 
+    def prepare(self, out_dir: Path) -> None:
+        self.evaluation.prepare(self._subject(), out_dir)
+
+    def run(self, out_dir: Path) -> Results:
+        return self.evaluation.run(self._subject(), out_dir)
+
+    def write_report(self, results: Results, out_dir: Path) -> Path:
+        return write_report(results, out_dir)
+
+    def _subject(self) -> Subject:
+        return Subject(
+            kind=self.kind,
+            name=self.name,
+            source=self.source,
+            identity=self.identity(),
+            record=self.record,
+            tokenizer=None if self.tokenizer is None else Tokenizer.load(self.tokenizer),
+        )
+
     def identity(self) -> dict[str, Any]:
         options = {"num_experts": self.num_experts, "sequence_length": self.sequence_length}
+        options |= {"keep_constant_layers": True} if self.keep_constant_layers else {}
         return {"files": {str(file.resolve()): file_state(file) for file in self._files()}, **options}
 
     def record(self, folder: Path) -> list[Path]:
         """Trace files of ours: the given ones, or in `folder` what was made of others."""
-        return [file if is_ours(file) else self._imported(file, folder) for file in self._files()]
+        return [part for file in self._files() for part in ([file] if is_ours(file) else self._imported(file, folder))]
 
-    def _imported(self, file: Path, folder: Path) -> Path:
-        made = folder / f"{file.stem}{OURS}"
-        if not made.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            save_trace(self._import(file), made)
+    def _imported(self, file: Path, folder: Path) -> list[Path]:
+        """A file for each length of sequence."""
+        folder.mkdir(parents=True, exist_ok=True)
+        traces = self._import(file)
+        made = [folder / f"{bare_name(file)}.{trace.sequence_length}{OURS}" for trace in traces]
+        for trace, path in zip(traces, made, strict=True):
+            save_trace(trace, path)
         return made
 
-    def _import(self, file: Path) -> RoutingTrace:
-        return import_routed_experts(file, num_experts=self.num_experts, sequence_length=self.sequence_length)
+    def _import(self, file: Path) -> list[RoutingTrace]:
+        return import_traces(
+            file,
+            num_experts=self.num_experts,
+            sequence_length=self.sequence_length,
+            keep_constant_layers=self.keep_constant_layers,
+        )
 
     def _files(self) -> list[Path]:
         if self.path.is_file():
             return [self.path]
         if not self.path.is_dir():
             raise UserError(f"target.path={self.source} does not exist; give a trace file or a folder of them")
-        files = sorted(f for f in self.path.iterdir() if f.suffix in IMPORTED and not f.name.endswith(".tokens.npy"))
+        files = sorted(file for file in self.path.iterdir() if is_trace(file))
         if not files:
-            raise UserError(f"target.path={self.source} holds no trace ({', '.join(IMPORTED)}); give another folder")
+            raise UserError(
+                f"target.path={self.source} holds no trace ({', '.join(ENDINGS)}, these with .gz); give another folder"
+            )
         named: dict[str, Path] = {}
         for file in files:
-            if (other := named.setdefault(file.stem, file)) != file:
-                raise UserError(f"{other} and {file} would both be called {file.stem}; rename one of them")
+            if (other := named.setdefault(bare_name(file), file)) != file:
+                raise UserError(f"{other} and {file} would both be called {bare_name(file)}; rename one of them")
         return files
+
+
+def is_trace(file: Path) -> bool:
+    """Whether its name is that of a recording; `.tokens.npy` lies beside one."""
+    name = file.name.removesuffix(".gz")
+    return name.endswith(ENDINGS) and not name.endswith(".tokens.npy") and file.is_file()
 
 
 def is_ours(file: Path) -> bool:

@@ -17,7 +17,7 @@ if __name__ == "__main__":
         "moe_toy.export",
         "Write a checkpoint as a Hugging Face folder that transformers loads with its own classes.",
         {
-            "checkpoint": "a .ckpt file in the checkpoints/ of a run directory",
+            "checkpoint": "a checkpoint, or the run directory that holds it",
             "out": "the folder to write; it must not exist",
         },
     )

@@ -34,25 +34,26 @@ def main(folder: Path, out: Path) -> None:
     from moe_toy.export.families import FAMILIES
     from moe_toy.export.folders import new_folder
     from moe_toy.export.read_config import read_config
-    from moe_toy.export.to_huggingface import TOKENIZER
     from moe_toy.export.weights import to_ours
     from moe_toy.runs.checkpoint import PREFIX
+    from moe_toy.runs.run_directory import TOKENIZER, RunDirectory
 
     their_config = load_config(folder)
     family = FAMILIES[their_config.model_type]
     config = read_config(their_config, family)
     state = to_ours(load_state(folder), config, family)
-    with new_folder(out) as run_dir:
-        (run_dir / "checkpoints").mkdir()
+    with new_folder(out) as folder_of_run:
+        run_dir = RunDirectory(folder_of_run)
+        run_dir.checkpoints.mkdir()
         checkpoint = {
             "hyper_parameters": {"model": asdict(config)},
             "state_dict": {PREFIX + name: tensor for name, tensor in state.items()},
         }
-        torch.save(checkpoint, run_dir / "checkpoints" / "last.ckpt")
-        overrides = [f"init_from={out / 'checkpoints' / 'last.ckpt'}", *model_overrides(config)]
+        torch.save(checkpoint, run_dir.last)
+        overrides = [f"init_from={out}", *model_overrides(config)]
         if (folder / TOKENIZER).is_file():
-            shutil.copyfile(folder / TOKENIZER, run_dir / TOKENIZER)
-            overrides.append(f"data.tokenizer={out / TOKENIZER}")
+            shutil.copyfile(folder / TOKENIZER, run_dir.tokenizer)
+            overrides.append(f"data.tokenizer={RunDirectory(out).tokenizer}")
     log.info("%s: to fine-tune it, python train.py %s", out, " ".join(overrides))
 
 

@@ -14,11 +14,9 @@ from moe_toy.export.folders import new_folder
 from moe_toy.export.weights import SELECTION_BIAS, to_theirs
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.runs.checkpoint import BALANCER, check_shapes, load_checkpoint, model_config, model_state
-from moe_toy.runs.checkpoint_folder import run_dir_of
+from moe_toy.runs.checkpoint import BALANCER, Checkpoint
 
 log = logging.getLogger(__name__)
-TOKENIZER = "tokenizer.json"
 
 
 def export(checkpoint: Path, out: Path) -> None:
@@ -26,12 +24,12 @@ def export(checkpoint: Path, out: Path) -> None:
 
     Raises `UserError` if no class of transformers computes exactly the same.
     """
-    saved = load_checkpoint(checkpoint, key="checkpoint")
-    config, state = model_config(saved), model_state(saved)
-    check_whole(checkpoint, config, state)
+    saved = Checkpoint.open(checkpoint, key="checkpoint")
+    config, state = saved.model_config, saved.weights
+    check_complete(saved, config)
     bias = state.get(SELECTION_BIAS)
     family = exact_family(config, has_selection_bias=bias is not None and bool(bias.any()))
-    tokenizer = run_dir_of(checkpoint) / TOKENIZER
+    tokenizer = saved.run.tokenizer
     with new_folder(out) as folder:
         eos_id = write_tokenizer(tokenizer, folder, config.max_seq_len) if tokenizer.is_file() else None
         write_model(state, config, family, folder, eos_id)
@@ -40,14 +38,16 @@ def export(checkpoint: Path, out: Path) -> None:
         log.info("without a tokenizer: there is no %s", tokenizer)
 
 
-def check_whole(checkpoint: Path, config: ModelConfig, state: dict[str, Tensor]) -> None:
-    """Raise `UserError` unless `state` is that of the model that `config` describes, its balancer's aside."""
+def check_complete(saved: Checkpoint, config: ModelConfig) -> None:
+    """Raise `UserError` unless `saved` holds all of the model that `config` describes, its balancer's aside."""
     with torch.device("meta"):
         bias = LossFreeBias(rate=1.0, num_layers=len(config.moe_layers), num_experts=config.moe.num_experts)
         wanted = MoETransformer(config, bias).state_dict()
-    exported = {name: tensor for name, tensor in state.items() if name in wanted or not name.startswith(BALANCER)}
+    exported = {
+        name: tensor for name, tensor in saved.shapes.items() if name in wanted or not name.startswith(BALANCER)
+    }
     without_bias = {SELECTION_BIAS: wanted[SELECTION_BIAS]}
-    check_shapes(checkpoint, "checkpoint", without_bias | exported, wanted, "pass one that train.py wrote")
+    saved.check_shapes(without_bias | exported, wanted, "pass one that train.py wrote")
 
 
 def write_model(

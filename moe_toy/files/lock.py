@@ -12,7 +12,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(directory: Path, refusal: str) -> Iterator[None]:
+def lock_directory(directory: Path, refusal: str) -> Iterator[None]:
     """Raise `UserError(refusal)` while another process holds it. The system frees it of one that dies, however it
     dies."""
     lock = FileLock(directory / LOCK)

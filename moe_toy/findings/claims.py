@@ -21,6 +21,8 @@ from moe_toy.findings.claim_tests import Comparison, NotMeasuredError
 if TYPE_CHECKING:
     import pandas as pd
 
+CLAIMS = Path(__file__).parent / "claims.yaml"
+
 
 class Verdict(StrEnum):
     HOLDS = "holds"
@@ -57,7 +59,7 @@ class Finding:
     """Where the estimate should lie."""
 
 
-def check_claims(results: pd.DataFrame, file: Path) -> pd.DataFrame:
+def check_claims(results: pd.DataFrame, file: Path = CLAIMS) -> pd.DataFrame:
     """One row per comparison of every claim in `file`, as fields of `Finding`, and `claim_verdict` of the whole claim.
 
     `results` is that of a sweep: `arm`, `seed`, sizes, what the arms vary, and a column per metric.

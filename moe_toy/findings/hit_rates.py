@@ -11,9 +11,24 @@ POLICIES = {"sch": "SCH", "belady": "Belady", "lru": "LRU", "lfu": "LFU"}
 """As they are written in figures."""
 
 
-def model_curve(cache: pd.DataFrame, policy: str, segment_length: int | None = None) -> pd.DataFrame:
+def order_of(cache: pd.DataFrame) -> str:
+    """In which order a table can say what a real cache gets: "layer", or "token" if it was measured before there was
+    another."""
+    return "layer" if "order" in cache else "token"
+
+
+def shared(cache: pd.DataFrame, order: str | None = None) -> pd.DataFrame:
+    """Rows of the cache that all layers share, by default in the order of real caches."""
+    rows = cache[cache.scope == "model"]
+    return rows[rows.order == (order or "layer")] if "order" in cache else rows
+
+
+def model_curve(
+    cache: pd.DataFrame, policy: str, segment_length: int | None = None, order: str | None = None
+) -> pd.DataFrame:
     """Rows of the cache that all layers share, mean over domains, smallest capacity first. SCH needs its length."""
-    rows = cache[(cache.policy == policy) & (cache.scope == "model") & cache.domain.isna()]
+    rows = shared(cache, order)
+    rows = rows[(rows.policy == policy) & rows.domain.isna()]
     if segment_length is not None:
         rows = rows[rows.segment_length == segment_length]
     return rows.sort_values("capacity")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from moe_toy.errors import UserError
 from moe_toy.findings import paper
-from moe_toy.findings.hit_rates import at_capacity, at_ratio, model_curve
+from moe_toy.findings.hit_rates import at_capacity, at_ratio, model_curve, order_of
 from moe_toy.findings.knee import SHARE, find_knee
 from moe_toy.findings.throughput import ASSUMPTIONS, Device
 from moe_toy.results import Results
@@ -28,9 +28,10 @@ def recommend(
     (or the nearest length measured; then without a group).
 
     The recommended cache is the smallest one, shared by all layers, at which both SCH and LRU have reached `share` of
-    their greatest gain over chance (`find_knee`); None where either never gains. With the three numbers of a device it
-    also holds tokens per second there, and a table `throughput` has them for every capacity. Raises `UserError` if
-    only some of the three are given.
+    their greatest gain over chance (`find_knee`), as an engine asks for experts, layer by layer; None where either
+    never gains. It is never below one token's cycle, where LRU evicts what comes next. With the three numbers of a
+    device it also holds tokens per second there, and a table `throughput` has them for every capacity. Raises
+    `UserError` if only some of the three are given.
     """
     device = Device.from_options(bandwidth_gbps=bandwidth_gbps, expert_bytes=expert_bytes, compute_ms=compute_ms)
     consistency = _consistency(results)
@@ -38,7 +39,10 @@ def recommend(
         "sch": model_curve(results.tables["cache"], "sch", consistency["segment_length"]),
         "lru": model_curve(results.tables["cache"], "lru"),
     }
-    recommendation = consistency | {"cache": _cache(curves, results.summary, share)}
+    cache = _cache(curves, results.summary, share)
+    if cache is not None:
+        cache["order"] = order_of(results.tables["cache"])
+    recommendation = consistency | {"cache": cache}
     tables = dict(results.tables)
     if device is not None:
         experts_per_token = len(results.summary["layer_ids"]) * results.summary["top_k"]
@@ -87,7 +91,9 @@ def _cache(curves: dict[str, pd.DataFrame], summary: dict[str, Any], share: floa
         ratio = float(at_capacity(curve, knee.capacity).cache_ratio)
         at_advice = at_ratio(curve, paper.CACHE_RATIO)
         knees[policy] = vars(knee) | {"cache_ratio": ratio, "hit_rate_at_paper_ratio": float(at_advice.hit_rate)}
-    capacity = max(knee["capacity"] for knee in knees.values())
+    cycle = len(summary["layer_ids"]) * summary["top_k"]
+    capacity = max(cycle, *(knee["capacity"] for knee in knees.values()))
+    below = curves["lru"][curves["lru"].capacity < cycle].hit_rate
     chosen = {policy: at_capacity(curve, capacity) for policy, curve in curves.items()}
     return {
         "share": share,
@@ -97,6 +103,8 @@ def _cache(curves: dict[str, pd.DataFrame], summary: dict[str, Any], share: floa
         "paper_ratio": paper.CACHE_RATIO,
         "hit_rate": {policy: float(row.hit_rate) for policy, row in chosen.items()},
         "knee": knees,
+        "cycle": cycle,
+        "lru_below_cycle": float(below.max()) if len(below) else None,
     }
 
 

@@ -18,9 +18,15 @@ from moe_toy.errors import UserError
 def activation_mask(
     expert_ids: Integer[Tensor, "*batch seq k"], num_experts: int
 ) -> Bool[Tensor, "*batch seq {num_experts}"]:
-    """True where a token activates an expert. The order of a token's experts does not matter."""
-    mask = torch.zeros(*expert_ids.shape[:-1], num_experts, dtype=torch.bool, device=expert_ids.device)
-    return mask.scatter_(-1, expert_ids.long(), True)
+    """True where a token activates an expert; -1 is none. The order of a token's experts does not matter."""
+    mask = torch.zeros(*expert_ids.shape[:-1], num_experts + 1, dtype=torch.bool, device=expert_ids.device)
+    return mask.scatter_(-1, or_beyond(expert_ids, num_experts), True)[..., :-1]
+
+
+def or_beyond(expert_ids: Integer[Tensor, "*any"], num_experts: int) -> Int64[Tensor, "*any"]:
+    """The ids as indices, with the place beyond the last expert for -1."""
+    ids = expert_ids.long()
+    return torch.where(ids < 0, num_experts, ids)
 
 
 def segment_counts(
@@ -95,10 +101,10 @@ def segment_activations(
     first = (position - segment_length + 1).clamp(min=0)
     last = position.clamp(max=seq - segment_length)
     segments = (last - first + 1).clamp(min=0)  # that hold the token
-    activations = segments.new_zeros(*expert_ids.shape[:2], num_experts)
-    ids = rearrange(expert_ids, "layer batch seq k -> layer batch (seq k)").long()
+    activations = segments.new_zeros(*expert_ids.shape[:2], num_experts + 1)
+    ids = or_beyond(rearrange(expert_ids, "layer batch seq k -> layer batch (seq k)"), num_experts)
     activations.scatter_add_(-1, ids, segments.repeat_interleave(expert_ids.shape[3]).expand_as(ids))
-    return rearrange(activations, "layer batch expert -> batch layer expert")
+    return rearrange(activations[..., :-1], "layer batch expert -> batch layer expert")
 
 
 def check_segment_length(segment_length: int) -> None:
@@ -109,11 +115,11 @@ def check_segment_length(segment_length: int) -> None:
 def compact_expert_ids(
     expert_ids: Integer[Tensor, "layer batch seq k"], num_experts: int
 ) -> Int32[Tensor, "layer batch seq k"]:
-    """The ids as compiled loops take them. The loops index without looking, so the range is checked here."""
+    """The ids as compiled loops take them, -1 for none. The loops index without looking, so the range is checked."""
     ids = expert_ids.to(torch.int32).contiguous()
     if ids.numel():
         low, high = (int(bound) for bound in ids.aminmax())
-        if not 0 <= low <= high < num_experts:
+        if not -1 <= low <= high < num_experts:
             raise UserError(
                 f"expert_ids range over {low}..{high}, but num_experts is {num_experts}; "
                 "pass the number of routed experts of the model"

@@ -36,12 +36,13 @@ def srp_with_sch(models: Mapping[str, Mapping[str, pd.DataFrame]]) -> pd.DataFra
 
 
 def sch_with_caches(models: Mapping[str, Mapping[str, pd.DataFrame]]) -> pd.DataFrame:
-    """A row per model, domain, every size of the shared cache, segment length and real policy: SCH and hit rate."""
+    """A row per model, domain, every size of the shared cache, segment length and real policy: SCH and hit rate, in the
+    paper's order."""
     import pandas as pd  # half a second
 
     parts = []
     for name, tables in models.items():
-        cache = _finest(tables["cache"].query("scope == 'model'"))
+        cache = _finest(in_token_order(tables["cache"].query("scope == 'model'")))
         sch = cache[cache.policy == "sch"].rename(columns={"hit_rate": "sch"})
         real = cache[cache.policy.isin(REAL_CACHES)]
         keys = ["domain", "capacity"]
@@ -69,6 +70,11 @@ def r_of(x: pd.Series, y: pd.Series) -> tuple[float, int]:
     """Pearson's r of two columns, and over how many rows both are defined."""
     r = pearson(*(torch.tensor(side.to_numpy(float, na_value=float("nan"))) for side in (x, y)))
     return r.item(), int((x.notna() & y.notna()).sum())
+
+
+def in_token_order(cache: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the paper's order. A table without orders holds no other."""
+    return cache[cache.order == "token"] if "order" in cache else cache
 
 
 def _finest(rows: pd.DataFrame) -> pd.DataFrame:

@@ -103,12 +103,15 @@ def basic_interval(
 
     Quantiles are order statistics without interpolation, as in the published code. Undefined replicates do not count.
     """
-    ordered = replicates.sort(-1).values  # NaN last
-    defined = (~ordered.isnan()).sum(-1, keepdim=True)
+    defined = (~replicates.isnan()).sum(-1, keepdim=True)
     tail = (defined.double() * (1 - confidence) / 2).round().long()
     last = (defined - 1).clamp(min=0)
-    upper = ordered.gather(-1, torch.minimum(defined - tail, last))[..., 0]
-    lower = ordered.gather(-1, torch.minimum(tail, last))[..., 0]
+    upper_rank, lower_rank = torch.minimum(defined - tail, last), torch.minimum(tail, last)
+    # Only these ranks are put in order, which takes a fraction of the time of sorting. NaN come last.
+    ranks = torch.cat([upper_rank.flatten(), lower_rank.flatten()]).unique().tolist()
+    ordered = torch.from_numpy(np.partition(replicates.cpu().numpy(), ranks, axis=-1)).to(replicates.device)
+    upper = ordered.gather(-1, upper_rank)[..., 0]
+    lower = ordered.gather(-1, lower_rank)[..., 0]
     return Interval(low=2 * estimate - upper, high=2 * estimate - lower)
 
 
@@ -124,7 +127,8 @@ def check_resamples(num_resamples: int, confidence: float) -> None:
 
 def _fingerprint(trace: RoutingTrace) -> np.ndarray:
     """One 64-bit number per sequence, from its tokens and the routing of its first layer."""
-    content = torch.cat([trace.token_ids.long(), trace.expert_ids[0].flatten(1).long()], 1).cpu().numpy()
+    tokens = [] if trace.token_ids is None else [trace.token_ids.long()]
+    content = torch.cat([*tokens, trace.expert_ids[0].flatten(1).long()], 1).cpu().numpy()
     order = _mixed(np.arange(content.shape[1], dtype=np.uint64))
     return _mixed(content.astype(np.uint64) ^ order).sum(1, dtype=np.uint64)
 

@@ -1,34 +1,40 @@
 """Hit rates of an expert cache at every capacity: SCH, the segment cache best hit rate, and three real policies.
 
-A cache starts empty in every sequence. All experts of a token are looked up before any of them is loaded; then they
-are loaded one after another, best first, and each may evict any other. A full cache evicts the expert with the fewest
-uses left in the segment of `segment_length` tokens that begins with the current one ("sch"), the least recently used
-("lru"), the least often used in this sequence ("lfu"), or the one needed last ("belady"); ties evict the least
-recently used.
+A cache starts empty in every sequence. In token order, the paper's, all experts of a token are looked up before any of
+them is loaded; then they are loaded one after another, best first, and each may evict any other. Since they are looked
+up together but loaded one by one, Belady's rule is no upper bound when a token has more than one expert.
 
-SCH: Liang et al. 2025, arXiv 2505.16056. Since a token's experts are looked up together but loaded one by one, Belady's
-rule is no upper bound here when a token has more than one expert.
+In layer order, an engine's, this happens layer by layer, and as a layer computes with all its experts at once, none of
+them evicts another (as long as they fit); so Belady's rule is the upper bound. A prompt is one long token: engines
+read a whole prompt layer by layer, each expert once.
+
+A full cache evicts the expert with the fewest uses left in the segment of `segment_length` tokens that begins with the
+current one ("sch"), the least recently used ("lru"), the least often used in this sequence ("lfu"), or the one needed
+last ("belady"); ties evict the least recently used.
+
+SCH: Liang et al. 2025, arXiv 2505.16056.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
 from moe_toy.errors import UserError
-from moe_toy.metrics.activation import check_segment_length, compact_expert_ids
+from moe_toy.metrics.activation import check_segment_length
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.metrics.bootstrap import Interval, Resampler, add_resampled, basic_interval
+from moe_toy.metrics.lookups import Order, Scope, look_up
 from moe_toy.routing import RoutingTrace
 
 Policy = Literal["sch", "lru", "lfu", "belady"]
-Scope = Literal["layer", "model"]
-"""One cache per layer, or one cache which all layers share."""
 Cold = Literal["hit", "miss", "exclude"]
 """How the first request for an expert in a sequence counts: as a hit while fewer than `capacity` distinct experts have
 been requested (the paper's choice, as if the cache had been filled with just these), always as a miss, or not at all.
@@ -66,51 +72,55 @@ def cache_hits(
     segment_length: int = 16,
     scope: Scope = "layer",
     cold: Cold = "hit",
+    order: Order = "token",
+    prompt_lengths: Integer[Tensor, " batch"] | None = None,
+    expert_bytes: Sequence[int] | None = None,
 ) -> tuple[Int64[Tensor, "batch row capacity"], Int64[Tensor, "batch row"]]:
     """Hits at every capacity 1, 2, ... and requests, per sequence. Only "sch" reads `segment_length`.
 
-    A segment that reaches beyond the end of a sequence is cut there.
+    A segment that reaches beyond the end of a sequence is cut there. An expert of -1 is none. The first
+    `prompt_lengths` tokens of a sequence warm its cache and are not counted. `expert_bytes` is the size of an expert
+    in each layer: a capacity of c is then room for c experts of mean size.
     """
-    requests = cache_requests(expert_ids, num_experts, scope)
-    rows, batch, seq, width = requests.shape
-    num_items = num_experts if scope == "layer" else num_experts * expert_ids.shape[0]
     check_segment_length(segment_length)
+    rows, batch, num_items = len(expert_ids), expert_ids.shape[1], num_experts
+    if scope == "model":
+        rows, num_items = 1, num_experts * len(expert_ids)
     from moe_toy.metrics import cache_kernel as kernel  # numba takes half a second
 
+    seq, width = expert_ids.shape[2], expert_ids.shape[0] * expert_ids.shape[3] // rows
     if num_items > kernel.MAX_ITEMS or seq * width > kernel.MAX_REQUESTS or seq > kernel.MAX_COUNT:
         raise UserError(
             f"a cache over {num_items} experts and {seq * width} requests per sequence is too large (at most "
             f"{kernel.MAX_ITEMS} and {kernel.MAX_REQUESTS}); cut the sequences or use scope='layer'"
         )
+    lookups = look_up(
+        expert_ids, num_experts, scope=scope, order=order, segment_length=segment_length, prompt_lengths=prompt_lengths
+    )
     hits_at = torch.zeros(rows, batch, num_items, dtype=torch.int64)
-    distinct = torch.zeros(rows, batch, dtype=torch.int64)
-    counted = requests.numpy(), num_items, hits_at.numpy(), distinct.numpy()
+    distinct = torch.zeros(rows, batch, 2, dtype=torch.int64)
+    requests, ends, sights, counted = (tensor.numpy() for tensor in lookups)
+    sizes = np.array([] if scope == "layer" or expert_bytes is None else expert_bytes, np.int64).repeat(num_experts)
+    counts = sizes, scope == "layer" and prompt_lengths is not None, hits_at.numpy(), distinct.numpy()
     if policy == "lru":
-        kernel.count_lru_hits(*counted)
+        kernel.count_lru_hits(requests, ends, counted, *counts)
     else:
-        kernel.count_hits(*counted, kernel.POLICIES[policy], segment_length)
+        kernel.count_hits(
+            requests, ends, sights, counted, *counts, kernel.POLICIES[policy], order == "layer" and scope == "model"
+        )
     hits = hits_at.cumsum(-1)
-    total = torch.full_like(distinct, seq * width)
+    total = lookups.counted_requests()
+    before, after = distinct.unbind(-1)
     if cold == "hit":
-        hits += torch.minimum(distinct[..., None], torch.arange(1, num_items + 1))
+        capacity = torch.arange(1, num_items + 1)
+        hits += torch.minimum(after[..., None], capacity) - torch.minimum(before[..., None], capacity)
     elif cold == "exclude":
-        total -= distinct
+        total -= after - before
     device = expert_ids.device
     return (
         rearrange(hits, "row batch capacity -> batch row capacity").to(device),
         rearrange(total, "row batch -> batch row").to(device),
     )
-
-
-def cache_requests(
-    expert_ids: Integer[Tensor, "layer batch seq k"], num_experts: int, scope: Scope
-) -> Integer[Tensor, "row batch seq item"]:
-    """What each token asks of each cache, in order. In a cache of the whole model every layer's experts are its own."""
-    ids = compact_expert_ids(expert_ids.cpu(), num_experts)
-    if scope == "layer":
-        return ids
-    ids = ids + num_experts * torch.arange(len(ids), dtype=ids.dtype)[:, None, None, None]
-    return rearrange(ids, "layer batch seq k -> 1 batch seq (layer k)").contiguous()
 
 
 class CacheHitRate(RoutingMetric):
@@ -135,6 +145,7 @@ class CacheHitRate(RoutingMetric):
         segment_length: int = 16,
         scope: Scope = "layer",
         cold: Cold = "hit",
+        order: Order = "token",
         sample_stride: int = 1,
         resampler: Resampler | None = None,
     ) -> None:
@@ -142,7 +153,7 @@ class CacheHitRate(RoutingMetric):
         check_segment_length(segment_length)
         if sample_stride < 1:
             raise UserError(f"sample_stride must be at least 1, not {sample_stride}; 1 takes every sequence")
-        self.policy, self.segment_length, self.scope, self.cold = policy, segment_length, scope, cold
+        self.policy, self.segment_length, self.scope, self.cold, self.order = policy, segment_length, scope, cold, order
         self.width = top_k if scope == "layer" else top_k * num_layers
         self.sample_stride = sample_stride
         self.resampler = resampler
@@ -166,6 +177,9 @@ class CacheHitRate(RoutingMetric):
             segment_length=self.segment_length,
             scope=self.scope,
             cold=self.cold,
+            order=self.order,
+            prompt_lengths=trace.prompt_lengths,
+            expert_bytes=trace.expert_bytes,
         )
         self.hits.index_add_(0, domains, hits)
         self.requests.index_add_(0, domains, requests)

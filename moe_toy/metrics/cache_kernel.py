@@ -17,58 +17,83 @@ from moe_toy.metrics.compiled import compiled
 SCH, LFU, BELADY = range(3)
 POLICIES = {"sch": SCH, "lfu": LFU, "belady": BELADY}
 
-# A key is one integer, (count, time, item): the larger count stays, then the later time; the item comes along for free.
+# A key is one integer, (kept, count, time, item): what is in use now stays, then the larger count, then the later time;
+# the item comes along for free.
 ITEM_BITS = 16
 TIME_BITS = 26
 COUNT_SHIFT = ITEM_BITS + TIME_BITS
 ITEM_MASK = 2**ITEM_BITS - 1
+KEPT = 1 << 62
 MAX_ITEMS = 2**ITEM_BITS
 MAX_REQUESTS = 2**TIME_BITS - 2
-MAX_COUNT = 2 ** (63 - COUNT_SHIFT) - 1
+MAX_COUNT = 2 ** (62 - COUNT_SHIFT) - 1
 
 
 @compiled
 @no_type_check
-def count_hits(requests, num_items, hits_at, distinct, policy, segment_length):  # noqa: PLR0912, PLR0917
-    """For `requests` (row batch seq item), most important item of a token first, count the repeated requests that find
-    their item at each stack position into `hits_at` (row batch position), and the distinct items into `distinct`
-    (row batch). All items of a token are looked up before any of them moves."""
-    rows, batch, seq, width = requests.shape
+def count_hits(  # noqa: PLR0912, PLR0915, PLR0917
+    requests, ends, sights, counted, sizes, whole_prompt, hits_at, distinct, policy, keep
+):
+    """Count the repeated requests that find their item at each stack position into `hits_at` (row batch position), and
+    the distinct items into `distinct` (row batch 2): before counting begins, and at the end.
+
+    `requests` (row batch request) holds the lookups of each sequence one after another, the most important item of each
+    first; negative ones are none. Lookup i ends before `ends[b, i]`, and `sights[b, i]` is how far SCH sees then. All
+    items of a lookup are looked up before any of them moves; with `keep` none of them evicts another. Lookups from
+    `counted[b]` on count; with `whole_prompt` the first of them finds all that came before. `sizes` (item) are empty
+    where items are of one size; otherwise positions are sums of sizes, in units of their mean."""
+    rows, batch, size = requests.shape
+    num_items = hits_at.shape[2]
+    total = sizes.sum()
     stack = np.empty(num_items, np.int64)
     position = np.empty(num_items, np.int64)
     count = np.empty(num_items, np.int64)  # SCH: uses left in the segment; LFU: uses so far
     next_use = np.empty(num_items, np.int64)
-    times = np.empty((seq, width), np.int64)
+    times = np.empty(size, np.int64)
     for row in range(rows):
         for b in range(batch):
-            tokens = requests[row, b]
+            items = requests[row, b]
             depth = 0
             position[:] = -1
             count[:] = 0
-            next_use[:] = seq * width
-            for t in range(seq - 1, -1, -1):
-                for j in range(width - 1, -1, -1):
-                    now = t * width + j
-                    item = tokens[t, j]
-                    times[t, j] = seq * width - next_use[item] if policy == BELADY else now
+            next_use[:] = size
+            for now in range(size - 1, -1, -1):
+                item = items[now]
+                if item >= 0:
+                    times[now] = size - next_use[item] if policy == BELADY else now
                     next_use[item] = now
-            if policy == SCH:
-                for t in range(min(segment_length - 1, seq)):
-                    for j in range(width):
-                        count[tokens[t, j]] += 1
-            for t in range(seq):
-                if policy == SCH and t + segment_length <= seq:
-                    for j in range(width):  # the last token of the segment comes into sight
-                        item = tokens[t + segment_length - 1, j]
-                        count[item] += 1
-                        if position[item] >= 0:
-                            stack[position[item]] += 1 << COUNT_SHIFT
-                for j in range(width):
-                    found = position[tokens[t, j]]
-                    if found >= 0:
-                        hits_at[row, b, found] += 1
-                for j in range(width):
-                    item = tokens[t, j]
+            begin, seen = 0, 0
+            for lookup in range(ends.shape[1]):
+                end = ends[b, lookup]
+                if lookup == counted[b]:
+                    distinct[row, b, 0] = depth
+                if policy == SCH:
+                    for ahead in range(seen, sights[b, lookup]):  # what comes into sight
+                        item = items[ahead]
+                        if item >= 0:
+                            count[item] += 1
+                            if position[item] >= 0:
+                                stack[position[item]] += 1 << COUNT_SHIFT
+                    seen = max(seen, sights[b, lookup])
+                for now in range(begin, end):
+                    if items[now] >= 0:
+                        found = position[items[now]]
+                        if found >= 0:
+                            if lookup == counted[b] and whole_prompt:
+                                hits_at[row, b, 0] += 1
+                            elif lookup >= counted[b] and total:
+                                above = 0
+                                for p in range(found + 1):
+                                    above += sizes[stack[p] & ITEM_MASK]
+                                hits_at[row, b, (above * num_items - 1) // total] += 1
+                            elif lookup >= counted[b]:
+                                hits_at[row, b, found] += 1
+                            if keep:
+                                stack[found] |= KEPT
+                for now in range(begin, end):
+                    item = items[now]
+                    if item < 0:
+                        continue
                     if policy == SCH:
                         count[item] -= 1
                     elif policy == LFU:
@@ -87,29 +112,51 @@ def count_hits(requests, num_items, hits_at, distinct, policy, segment_length): 
                             position[stays & ITEM_MASK] = p
                         stack[came_from] = sinking
                         position[sinking & ITEM_MASK] = came_from
-                    stack[0] = (count[item] << COUNT_SHIFT) | (times[t, j] << ITEM_BITS) | item
+                    stack[0] = (count[item] << COUNT_SHIFT) | (times[now] << ITEM_BITS) | item
+                    if keep:
+                        stack[0] |= KEPT
                     position[item] = 0
-            distinct[row, b] = depth
+                if keep:
+                    for now in range(begin, end):
+                        if items[now] >= 0:
+                            stack[position[items[now]]] &= ~KEPT
+                begin = end
+            distinct[row, b, 1] = depth
 
 
 @compiled
 @no_type_check
-def count_lru_hits(requests, num_items, hits_at, distinct):
+def count_lru_hits(requests, ends, counted, sizes, whole_prompt, hits_at, distinct):  # noqa: PLR0912, PLR0917
     """`count_hits` for LRU: the position of an item is the number of items used after it."""
-    rows, batch, seq, width = requests.shape
+    rows, batch, _ = requests.shape
+    num_items = hits_at.shape[2]
+    total = sizes.sum()
     last = np.empty(num_items, np.int64)
     for row in range(rows):
         for b in range(batch):
-            tokens = requests[row, b]
+            items = requests[row, b]
             last[:] = -1
-            for t in range(seq):
-                for j in range(width):
-                    used = last[tokens[t, j]]
-                    if used >= 0:
+            begin = 0
+            for lookup in range(ends.shape[1]):
+                end = ends[b, lookup]
+                for now in range(begin, end):
+                    used = last[items[now]] if items[now] >= 0 else -1
+                    if used >= 0 and lookup >= counted[b]:
                         later = 0
-                        for item in range(num_items):
-                            later += last[item] > used
+                        if lookup == counted[b] and whole_prompt:
+                            pass
+                        elif total:
+                            for item in range(num_items):
+                                later += sizes[item] * (last[item] >= used)
+                            later = (later * num_items - 1) // total
+                        else:
+                            for item in range(num_items):
+                                later += last[item] > used
                         hits_at[row, b, later] += 1
-                for j in range(width):
-                    distinct[row, b] += last[tokens[t, j]] < 0
-                    last[tokens[t, j]] = t * width + j
+                for now in range(begin, end):
+                    if items[now] >= 0:
+                        if last[items[now]] < 0:
+                            distinct[row, b, 1] += 1
+                            distinct[row, b, 0] += lookup < counted[b]
+                        last[items[now]] = now
+                begin = end

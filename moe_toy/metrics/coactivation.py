@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
+from moe_toy.metrics.activation import or_beyond
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.routing import RoutingTrace
 
@@ -27,12 +28,13 @@ def expert_pairs(
     expert_ids: Integer[Tensor, "layer batch seq k"], num_experts: int
 ) -> Int64[Tensor, "layer {num_experts} {num_experts}"]:
     """How many tokens activate each pair of experts."""
-    pairs = torch.zeros(len(expert_ids), num_experts**2, dtype=torch.int64, device=expert_ids.device)
+    places = num_experts + 1  # the last one takes -1, which is none
+    pairs = torch.zeros(len(expert_ids), places**2, dtype=torch.int64, device=expert_ids.device)
     for counts, layer in zip(pairs, expert_ids, strict=True):
-        ids = layer.flatten(0, 1).long()
-        cell = (ids[:, :, None] * num_experts + ids[:, None, :]).flatten()
+        ids = or_beyond(layer.flatten(0, 1), num_experts)
+        cell = (ids[:, :, None] * places + ids[:, None, :]).flatten()
         counts.scatter_add_(0, cell, torch.ones_like(cell))
-    return pairs.view(-1, num_experts, num_experts)
+    return pairs.view(-1, places, places)[:, :-1, :-1]
 
 
 class CoActivation(RoutingMetric):

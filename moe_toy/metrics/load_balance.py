@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
-from moe_toy.metrics.activation import check_segment_length, segment_counts
+from moe_toy.metrics.activation import check_segment_length, or_beyond, segment_counts
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.routing import RoutingTrace
 
@@ -36,6 +36,8 @@ class LoadScores:
     cv: Float64[Tensor, "*pool layer"]
     entropy: Float64[Tensor, "*pool layer"]
     """Of the load, relative to log(num_experts): 1 is perfectly even."""
+    effective_experts: Float64[Tensor, "*pool layer"]
+    """Exponential of the entropy in nats: how many evenly used experts would have it, in [1, num_experts]."""
     dead_experts: Float64[Tensor, "*pool layer"]
     """How many experts were never chosen."""
     dead_fraction: Float64[Tensor, "*pool layer"]
@@ -56,9 +58,9 @@ def expert_counts(
     expert_ids: Integer[Tensor, "layer batch seq k"], num_experts: int
 ) -> Int64[Tensor, "batch layer {num_experts}"]:
     """How many tokens of each sequence chose each expert."""
-    ids = rearrange(expert_ids, "layer batch seq k -> batch layer (seq k)").long()
-    counts = torch.zeros(*ids.shape[:2], num_experts, dtype=torch.int64, device=ids.device)
-    return counts.scatter_add_(-1, ids, torch.ones_like(ids))
+    ids = or_beyond(rearrange(expert_ids, "layer batch seq k -> batch layer (seq k)"), num_experts)
+    counts = torch.zeros(*ids.shape[:2], num_experts + 1, dtype=torch.int64, device=ids.device)
+    return counts.scatter_add_(-1, ids, torch.ones_like(ids))[..., :-1]
 
 
 def load_cv(counts: Integer[Tensor, "*pool expert"]) -> Float64[Tensor, "*pool"]:
@@ -129,12 +131,14 @@ def _scores(
     segment_cv: Float64[Tensor, "*pool layer"],
 ) -> LoadScores:
     load = counts / counts.sum(-1, keepdim=True).double()
+    entropy = -torch.xlogy(load, load).sum(-1)
     dead = (counts == 0).sum(-1).where(counts.sum(-1) > 0, torch.nan).double()
     return LoadScores(
         load=load,
         max_violation=max_violation(counts),
         cv=load_cv(counts),
-        entropy=-torch.xlogy(load, load).sum(-1) / math.log(counts.shape[-1]),
+        entropy=entropy / math.log(counts.shape[-1]),
+        effective_experts=entropy.exp(),
         dead_experts=dead,
         dead_fraction=dead / counts.shape[-1],
         sequence_max_violation=sequence_max_violation,

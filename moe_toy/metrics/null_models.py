@@ -53,7 +53,7 @@ class NullScores:
 
 def shuffle(trace: RoutingTrace, within: NullModel, seed: int = 0) -> RoutingTrace:
     """The trace with its tokens permuted within groups; the same seed gives the same permutation."""
-    batch, seq = trace.token_ids.shape
+    batch, seq = trace.num_sequences, trace.sequence_length
     group = _groups(trace, within).flatten()
     random = torch.randperm(batch * seq, generator=torch.Generator().manual_seed(seed))
     places = group.argsort(stable=True)  # of group 0, then of group 1, ...
@@ -73,7 +73,7 @@ def shuffle(trace: RoutingTrace, within: NullModel, seed: int = 0) -> RoutingTra
         trace,
         expert_ids=dealt_to_layers(trace.expert_ids),
         weights=None if trace.weights is None else dealt_to_layers(trace.weights),
-        token_ids=dealt_to_tokens(trace.token_ids),
+        token_ids=None if trace.token_ids is None else dealt_to_tokens(trace.token_ids),
         predicted_ids=None if trace.predicted_ids is None else dealt_to_tokens(trace.predicted_ids),
     )
 
@@ -81,18 +81,21 @@ def shuffle(trace: RoutingTrace, within: NullModel, seed: int = 0) -> RoutingTra
 def null_scores(
     trace: RoutingTrace, score: Callable[[RoutingTrace], Float64[Tensor, "*pool"]], seed: int = 0, repeats: int = 1
 ) -> NullScores:
-    """Apply `score`, for instance `lambda trace: ...compute().layer.srp`, to the trace and to each null model."""
+    """Apply `score`, for instance `lambda trace: ...compute().layer.srp`, to the trace and to each null model. Without
+    token ids the model of equal tokens is unknown: NaN."""
     if repeats < 1:
         raise UserError(f"repeats must be at least 1, not {repeats}; more average out the chance of a permutation")
     nulls = {
         within: torch.stack([score(shuffle(trace, within, seed + i)) for i in range(repeats)]).mean(0)
         for within in get_args(NullModel)
+        if within != "token" or trace.token_ids is not None
     }
-    return NullScores(raw=score(trace), **nulls)
+    raw = score(trace)
+    return NullScores(**{"token": torch.full_like(raw, torch.nan)} | nulls, raw=raw)
 
 
 def _groups(trace: RoutingTrace, within: NullModel) -> Integer[Tensor, "batch seq"]:
-    shape = trace.token_ids.shape
+    shape = trace.num_sequences, trace.sequence_length
     if within == "token":
         return trace.token_ids.cpu().long()
     if within == "sequence":

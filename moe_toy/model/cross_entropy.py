@@ -1,4 +1,5 @@
-"""Cross-entropy of next tokens: the mean without holding all logits of a large vocabulary, and token by token."""
+"""Next tokens: their cross-entropy, as a mean without holding all logits of a large vocabulary and token by token, and
+the most likely one."""
 
 from typing import Any
 
@@ -34,7 +35,9 @@ class _MeanCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
         x, w = hidden.to(dtype), weight.to(dtype)
         total = torch.zeros((), dtype=torch.promote_types(dtype, torch.float32), device=hidden.device)
-        d_hidden, d_weight = torch.empty_like(x), torch.zeros_like(weight)
+        # Half precision would lose what later chunks add to the sum of those before.
+        d_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        d_hidden = torch.empty_like(x)
         rows = max(1, CHUNK_LOGITS.get(device, CHUNK_LOGITS["cuda"]) // len(weight))
         for start in range(0, len(hidden), rows):
             chunk = slice(start, start + rows)
@@ -47,12 +50,12 @@ class _MeanCrossEntropy(torch.autograd.Function):
             d_logits.scatter_add_(-1, target, d_logits.new_full((), -1).expand_as(target))
             d_logits = d_logits.to(dtype)
             torch.mm(d_logits, w, out=d_hidden[chunk])
-            if dtype == weight.dtype:
+            if dtype == d_weight.dtype:
                 d_weight.addmm_(d_logits.T, x[chunk])
             else:
                 d_weight += d_logits.T @ x[chunk]
         ctx.save_for_backward(d_hidden, d_weight)
-        ctx.num_tokens = len(hidden)
+        ctx.num_tokens, ctx.weight_dtype = len(hidden), weight.dtype
         return total / len(hidden)
 
     @staticmethod
@@ -60,7 +63,7 @@ class _MeanCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor, Tensor, None]:
         d_hidden, d_weight = ctx.saved_tensors
         scale = d_loss / ctx.num_tokens
-        return d_hidden * scale, d_weight * scale, None
+        return d_hidden * scale, (d_weight * scale).to(ctx.weight_dtype), None
 
 
 def next_token_losses(
@@ -70,3 +73,10 @@ def next_token_losses(
     targets = F.pad(token_ids[:, 1:], (0, 1), value=NO_TARGET)  # slicing logits instead would copy them all
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NO_TARGET, reduction="none")
     return losses.view_as(token_ids)[:, :-1]
+
+
+def most_likely(logits: Float[Tensor, "batch seq vocab"]) -> Int[Tensor, "batch seq"]:
+    """The most likely next token at each position; of equals the first."""
+    if logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(logits.detach().numpy().argmax(-1))  # six times as fast, on one thread, as torch's
+    return logits.argmax(-1)

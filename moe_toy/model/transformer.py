@@ -7,11 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from moe_toy.balance.base import LoadBalancer
+from moe_toy.balance.base import LoadBalancer, PreciseBuffers
 from moe_toy.locality.base import Allow, LocalityScheme
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
-from moe_toy.model.cross_entropy import mean_cross_entropy
+from moe_toy.model.cross_entropy import mean_cross_entropy, most_likely
 from moe_toy.model.layers import RMSNorm, SwiGLU, init_matrices
 from moe_toy.model.moe import MoELayer
 from moe_toy.model.router import z_loss
@@ -28,7 +28,8 @@ class ModelOutput:
     """What the objective adds to the cross-entropy: weighted balance, locality and z-losses, summed over layers."""
     aux_terms: dict[str, Tensor]
     """The same losses before weighting, mean over layers, detached, for logging."""
-    trace: RoutingTrace
+    trace: RoutingTrace | None
+    """Where the tokens went, if that is asked for."""
 
 
 class Block(nn.Module):
@@ -56,7 +57,7 @@ class Block(nn.Module):
         return x + self.ffn(self.ffn_norm(x)), None
 
 
-class MoETransformer(nn.Module):
+class MoETransformer(PreciseBuffers):
     """OLMoE-style decoder: RMSNorm, QK norm per head, RoPE, SwiGLU experts, untied embeddings."""
 
     def __init__(self, config: ModelConfig, balancer: LoadBalancer, locality: LocalityScheme | None = None) -> None:
@@ -73,10 +74,18 @@ class MoETransformer(nn.Module):
         self.register_buffer("rotation", rotation, persistent=False)
         init_matrices(self, config.init_std, seed)
 
-    def forward(self, token_ids: Int[Tensor, "batch seq"], *, only_loss: bool = False) -> ModelOutput:
+    def forward(
+        self,
+        token_ids: Int[Tensor, "batch seq"],
+        *,
+        only_loss: bool = False,
+        with_trace: bool = True,
+        with_predictions: bool = False,
+    ) -> ModelOutput:
         """Predict the next token at each position of sequences of at most `max_seq_len` tokens.
 
         `only_loss` gives the mean loss of these predictions in place of the predictions, in less memory and time.
+        `with_trace` says where the tokens went; `with_predictions` notes in this trace the most likely next tokens.
         """
         x, routings = self._run_blocks(token_ids)
         x = self.norm(x)
@@ -92,7 +101,7 @@ class MoETransformer(nn.Module):
             loss=loss,
             aux_loss=aux_loss if locality is None else aux_loss + locality.objective,
             aux_terms={**balance.terms, **(locality.terms if locality else {}), "z_loss": z.mean().detach()},
-            trace=self._trace(token_ids, logits, routings),
+            trace=self._trace(token_ids, logits if with_predictions else None, routings) if with_trace else None,
         )
 
     def _loss(self, x: Float[Tensor, "batch seq hidden"], token_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, ""]:
@@ -125,9 +134,8 @@ class MoETransformer(nn.Module):
     def _trace(self, token_ids: Tensor, logits: Tensor | None, routings: list[Routing]) -> RoutingTrace:
         return RoutingTrace(
             expert_ids=torch.stack([routing.expert_ids for routing in routings]),
-            weights=torch.stack([routing.weights.detach() for routing in routings]),
             token_ids=token_ids,
-            predicted_ids=None if self.training or logits is None else logits.argmax(-1),
+            predicted_ids=None if logits is None else most_likely(logits),
             num_experts=self.config.moe.num_experts,
             layer_ids=self.config.moe_layers,
             vocab_size=self.config.vocab_size,

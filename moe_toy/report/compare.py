@@ -34,21 +34,37 @@ HEADINGS = {
 
 
 def write_comparison(folders: Sequence[Path], out_dir: Path) -> Path:
-    """Read evaluated folders and write `report.html`, `summary.json` and tables `models` (one row each, most consistent
-    first), `srp_sch`, `sch_caches` (the correlated pairs) and `correlations`. Returns the path of the report."""
+    """Read evaluated folders and write `report.html`, `summary.json` and the tables of `compare`. Returns the path of
+    the report."""
     folders = list(dict.fromkeys(folders))
-    if len(folders) < 2:
-        raise UserError(f"a comparison needs at least two evaluated folders, not {len(folders)}")
     if (out_dir / SUMMARY).exists() and Results.load(out_dir).summary.get("target") != COMPARISON:
         raise UserError(f"out_dir={out_dir} holds the evaluation of a model; choose another folder for a comparison")
-    models = _by_name(folders)
+    models = load_models(folders)
+    results = compare(models, folders)
+    results.save(out_dir)
+    return write_comparison_page(results, models, out_dir)
+
+
+def load_models(folders: Sequence[Path]) -> dict[str, Results]:
+    """Evaluated folders by the names of their models; models of one name are told apart by their folders."""
+    loaded = {folder: Results.load_model(folder) for folder in folders}
+    if len(loaded) < 2:
+        raise UserError(f"a comparison needs at least two evaluated folders, not {len(loaded)}")
+    names = [str(results.summary["name"]) for results in loaded.values()]
+    models = {}
+    for (folder, results), name in zip(loaded.items(), names, strict=True):
+        unique = name if names.count(name) == 1 else f"{name} ({folder})"
+        models[unique] = results if "recommendation" in results.summary else recommend(results)
+    return models
+
+
+def compare(models: Mapping[str, Results], folders: Sequence[Path]) -> Results:
+    """Tables `models` (one row each, most consistent first), `srp_sch`, `sch_caches` (the correlated pairs) and
+    `correlations`."""
     length = _common_length(models)
     ranking = ranked(models)
-    models = {name: models[name] for name in ranking.model}
-    measured = {name: results.tables for name, results in models.items()}
+    measured = {name: models[name].tables for name in ranking.model}
     pairs, real = srp_with_sch(measured), sch_with_caches(measured)
-    found = correlations(pairs, real)
-    tables = {"models": ranking, "srp_sch": pairs, "sch_caches": real, "correlations": found}
     summary = {
         "name": f"{len(models)} models compared",
         "target": COMPARISON,
@@ -56,27 +72,23 @@ def write_comparison(folders: Sequence[Path], out_dir: Path) -> Path:
         "segment_length": length,
         "models": list(ranking.model),
     }
-    Results(summary, tables).save(out_dir)
+    found = correlations(pairs, real)
+    return Results(summary, {"models": ranking, "srp_sch": pairs, "sch_caches": real, "correlations": found})
+
+
+def write_comparison_page(results: Results, models: Mapping[str, Results], out_dir: Path) -> Path:
+    """Write `report.html` of what `compare` made of `models`, and return its path."""
+    tables, length = results.tables, results.summary["segment_length"]
+    models = {name: models[name] for name in results.summary["models"]}
     return write_page(
         out_dir,
         kicker="Local routing consistency",
-        title=summary["name"],
-        facts=" · ".join(ranking.model),
-        headline=_headline(ranking, found, length),
+        title=results.summary["name"],
+        facts=" · ".join(models),
+        headline=_headline(tables["models"], tables["correlations"], length),
         sections=_sections(models, tables, length),
         footer=paper.CREDIT,
     )
-
-
-def _by_name(folders: Sequence[Path]) -> dict[str, Results]:
-    """Models of one name are told apart by their folders."""
-    loaded = {folder: Results.load_model(folder) for folder in folders}
-    names = [str(results.summary["name"]) for results in loaded.values()]
-    models = {}
-    for (folder, results), name in zip(loaded.items(), names, strict=True):
-        unique = name if names.count(name) == 1 else f"{name} ({folder})"
-        models[unique] = results if "recommendation" in results.summary else recommend(results)
-    return models
 
 
 def _common_length(models: Mapping[str, Results]) -> int:

@@ -42,6 +42,8 @@ def _facts(summary: dict[str, Any]) -> str:
         )
     domains = f"{len(summary['domains'])} domains × " if len(summary["domains"]) > 1 else ""
     facts.append(f"{domains}{summary['samples_per_domain']} sequences × {summary['sequence_length']} tokens")
+    if summary.get("text"):
+        facts.append(f"text: {summary['text']['words']} (fingerprint {summary['text']['fingerprint']})")
     if summary.get("loss") is not None:
         facts.append(f"loss {summary['loss']:.3f} nats per token")
     return " · ".join(facts)

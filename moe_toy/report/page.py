@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ class Section:
 def write_page(out_dir: Path, **content: Any) -> Path:
     """Write `page(**content)` into `report.html`, at once or not at all."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    with written_whole(out_dir / REPORT) as part:
+    with save_atomically(out_dir / REPORT) as part:
         part.write_text(page(**content), encoding="utf-8")
     return out_dir / REPORT
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from moe_toy.findings import paper
-from moe_toy.findings.hit_rates import at_ratio, model_curve
+from moe_toy.findings.hit_rates import at_ratio, model_curve, order_of
+from moe_toy.report.expert_lists import expert_lists
 from moe_toy.report.figures import balance, caches, chance, consistency, context, experts
 from moe_toy.report.page import Section, data_block, figures
 from moe_toy.report.passages import passages, strongest_tokens
 from moe_toy.results import Results
+
+NULLS = "Shuffled models are scored on a few sequences of each domain."
+ORDER = (
+    "Hit rates here are what a real cache gets: an engine asks for the experts of one layer after another, and every "
+    "first request is a miss. The paper asks for the experts of all layers of a token before any is loaded and counts "
+    "the first ones as hits, which flatters small caches; both are drawn once, side by side."
+)
 
 
 def consistency_section(results: Results) -> Section:
@@ -19,6 +27,10 @@ def consistency_section(results: Results) -> Section:
     if "nulls" in results.tables:
         shown["What it is made of | how much balance, domain, topic of the text and order of tokens add"] = (
             chance.parts_of_score(results.tables["nulls"], "srp", "segment_length", "segment length (tokens)")
+        )
+    if "positions" in results.tables:
+        shown["By position | where in the sequence the segment lies"] = consistency.srp_by_position(
+            results.tables["positions"]
         )
     shown["By layer"] = consistency.srp_by_layer(srp, summary["layer_ids"], found["srp_floor"])
     if srp.domain.notna().any():
@@ -34,7 +46,7 @@ def consistency_section(results: Results) -> Section:
         "SRP asks how well one fixed set of experts could serve all tokens of a segment: 1 if routing stands still, "
         "2k/(E+k) if it is perfectly even. Higher means that an expert, once loaded, is used again soon.",
         figures(shown),
-        "Shuffled models are scored on a few sequences of each domain." if "nulls" in results.tables else "",
+        " ".join([*summary.get("notes", ()), *([NULLS] if "nulls" in results.tables else ())]),
     )
 
 
@@ -51,6 +63,10 @@ def caches_section(results: Results) -> Section:
         ),
         "Miss-ratio curve": caches.miss_ratio_curves(cache, length),
     }
+    if order_of(cache) == "layer":
+        shown["Layer by layer and token by token | what an engine gets, and the paper's measure"] = (
+            caches.hit_rate_by_order(cache, length)
+        )
     if "nulls" in results.tables:
         nulls = results.tables["nulls"]
         nulls = nulls[(nulls.metric == "sch") & (nulls.segment_length == length)]
@@ -59,20 +75,25 @@ def caches_section(results: Results) -> Section:
             shown[caption] = chance.parts_of_score(nulls, "sch", "cache_ratio", "cache ratio")
     if cache.domain.notna().any():
         shown["By domain"] = caches.hit_rate_by_domain(cache, length, ratio)
-    note = ""
+    note = ORDER if order_of(cache) == "layer" else ""
+    if found["cache"] and found["cache"].get("lru_below_cycle") is not None:
+        note += (
+            f" Warning: below one token's cycle, {found['cache']['cycle']} experts (a cache ratio of 1), LRU evicts "
+            f"what comes next: there it finds at most {100 * found['cache']['lru_below_cycle']:.1f} %."
+        )
     if "throughput" in results.tables:
         device = found["throughput"]
         shown["Tokens per second on your device"] = caches.tokens_per_second(
             results.tables["throughput"], device["compute_ms"]
         )
-        note = f"Throughput assumes: {'; '.join(device['assumptions'])}."
+        note += f" Throughput assumes: {'; '.join(device['assumptions'])}."
     return Section(
         "Caches",
         f"How often a token finds its experts in a cache. SCH looks {length} tokens ahead and evicts what is used "
         "least there; LRU and LFU look back; Belady evicts what is needed last. A cache ratio of 1 holds as many "
         "experts as a token activates.",
         figures(shown),
-        note,
+        note.strip(),
     )
 
 
@@ -83,7 +104,7 @@ def context_section(results: Results) -> Section | None:
     import pandas as pd  # half a second
 
     numbers = paper.numbers()
-    sch = at_ratio(model_curve(results.tables["cache"], "sch", paper.SEGMENT_LENGTH), 1.5)
+    sch = at_ratio(model_curve(results.tables["cache"], "sch", paper.SEGMENT_LENGTH, "token"), 1.5)
     measured = pd.DataFrame({"model": [summary["name"]], "srp_16": [found["srp"]], "sch_1.5": [sch.hit_rate]})
     return Section(
         "Beside the paper",
@@ -114,11 +135,12 @@ def experts_section(results: Results) -> Section | None:
     shown["Busy experts | SRP of an expert cannot lie below the dotted curve"] = experts.srp_and_activation(
         tables["srp"], layer_ids, length, summary["top_k"] / summary["num_experts"]
     )
+    listed = expert_lists(tables["experts"], layer_ids) if "experts" in tables else ("", "")
     return Section(
         "Experts",
-        "What single experts do. Domain specialization is the spread, over domains, of how often an expert is active; "
+        f"{listed[0]}Domain specialization is the spread, over domains, of how often an expert is active; "
         "vocabulary specialization is how firmly it owns the tokens that it leads.",
-        figures(shown),
+        figures(shown) + listed[1],
     )
 
 

@@ -1,5 +1,10 @@
-"""Reading our own checkpoints without executing anything in them."""
+"""A checkpoint of ours, verified once, as resuming, evaluation and export use it."""
 
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,88 +13,183 @@ from torch import Tensor, nn
 from moe_toy.errors import UserError
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.runs.checkpoint_file import DamagedError, load_intact
-from moe_toy.runs.sharded_checkpoint import is_sharded, load_sharded
+from moe_toy.runs.run_directory import CHECKPOINTS, LAST, RunDirectory
+from moe_toy.runs.sharded_checkpoint import REST, check_sealed, is_sharded, read_shapes, read_weights
 
+log = logging.getLogger(__name__)
+AUTO = "auto"
+"""What `ckpt_path` says for the newest undamaged checkpoint of the run directory."""
 PREFIX = "model."
 BALANCER = "balancer."
+WAY_OUT = "give a checkpoint of train.py or the run directory that holds it"
 
 
-def load_checkpoint(path: Path, key: str = "ckpt_path", *, shapes_only: bool = False) -> dict[str, Any]:
-    """The checkpoint at `path`, given as `key`, on the CPU; only tensors and plain values are unpickled.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `path`, given as `key`, holds. Tensors of a file are mapped, not read, as long as this object lives;
+    `content` of a folder of shards has the shapes of the weights only."""
 
-    `shapes_only` spares reading the weights where those are sharded (a single file is mapped, not read).
-    """
-    if not path.is_file() and not is_sharded(path):
-        raise UserError(f"{key}: no such file, given {path}; pass a .ckpt file of a run directory's checkpoints/")
-    try:
-        checkpoint = load_sharded(path, shapes_only=shapes_only) if path.is_dir() else load_intact(path)
-    except DamagedError as error:
-        raise UserError(f"{key}: {path} is damaged or not a checkpoint of ours ({error}); pass another one") from error
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(x, Tensor) and isinstance(n, str) for n, x in state.items()):
-        raise UserError(f"{key}: {path} holds no training state; pass a checkpoint that train.py wrote")
-    return checkpoint
+    path: Path
+    key: str
+    content: dict[str, Any]
 
+    @classmethod
+    def open(cls, path: str | Path, key: str = "ckpt_path") -> Checkpoint:
+        """Verify the checkpoint at `path`, a file, a folder of shards, or a run directory, whose last one is meant.
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Give `model` the weights saved at `path`, and the state of its balancer if that was saved too."""
-    wanted, saved = model.state_dict(), model_state(load_checkpoint(path, key="init_from"))
-    model.load_state_dict({name: tensor for name, tensor in saved.items() if name in wanted}, strict=False)
-
-
-def check_continues(path: Path, model: nn.Module, optimizer: dict[str, Any]) -> None:
-    """Refuse a checkpoint, given as `ckpt_path`, of another model or optimiser than the configured ones."""
-    checkpoint = load_checkpoint(path, shapes_only=True)
-    check_shapes(path, "ckpt_path", model_state(checkpoint), model.state_dict())
-    saved, wanted = checkpoint.get("hyper_parameters", {}).get("optimizer"), optimizer
-    if saved is None:
-        raise UserError(f"ckpt_path: {path} holds weights only, which a run can start from: init_from={path}")
-    for key in wanted:
-        if saved.get(key) != wanted[key]:
+        Only tensors and plain values are unpickled. Raises `UserError` where there is none or it is damaged.
+        """
+        path = find(Path(path), key)
+        try:
+            return cls._verified(path, key)
+        except DamagedError as error:
             raise UserError(
-                f"optimizer.{key}={wanted[key]} differs from {saved.get(key)}, with which {path} goes on; leave it, or "
-                f"start anew from its weights: init_from={path} in another hydra.run.dir"
-            )
+                f"{key}: {path} is damaged or not a checkpoint of ours ({error}); pass another one"
+            ) from error
 
+    @classmethod
+    def open_newest(cls, run: RunDirectory, given: str) -> Checkpoint | None:
+        """The newest undamaged checkpoint of a run, or None if it has none at all; `given` is the value of `ckpt_path`.
 
-def check_weights_fit(path: Path, model: nn.Module) -> None:
-    """Refuse a checkpoint, given as `init_from`, of another model than the configured one. Balancers may differ."""
-    saved, wanted = (
-        {name: tensor for name, tensor in state.items() if not name.startswith(BALANCER)}
-        for state in (model_state(load_checkpoint(path, "init_from", shapes_only=True)), model.state_dict())
-    )
-    check_shapes(path, "init_from", saved, wanted)
-
-
-def check_shapes(
-    path: Path,
-    key: str,
-    saved_state: dict[str, Tensor],
-    wanted_state: dict[str, Tensor],
-    way_out: str = "use the model and moe settings it was trained with",
-) -> None:
-    """Refuse a checkpoint, given as `key`, unless it has exactly the wanted tensors."""
-    saved, wanted = (
-        {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (saved_state, wanted_state)
-    )
-    for name in sorted(saved.keys() | wanted.keys()):
-        if saved.get(name) != wanted.get(name):
+        Each damaged one is told of.
+        """
+        paths = run.candidates()
+        for path in paths:
+            try:
+                return cls._verified(path, "ckpt_path")
+            except (DamagedError, OSError) as error:
+                log.warning("%s is damaged (%s); going back to the one before", path, error)
+        if paths:
             raise UserError(
-                f"{key}: {path} does not fit this model: {name} is {saved.get(name, 'absent')} in the checkpoint "
-                f"and {wanted.get(name, 'absent')} in the config; {way_out}"
+                f"ckpt_path={given}: every checkpoint in {run.checkpoints} is damaged; restore one of them, or start "
+                "a new run elsewhere"
             )
+        return None
+
+    @classmethod
+    def open_to_continue(cls, path: str | Path) -> Checkpoint:
+        """What `ckpt_path` means: of a run directory its newest undamaged checkpoint, else as `open`."""
+        run = RunDirectory(Path(path))
+        found = None if is_sharded(run.path) else cls.open_newest(run, str(path))
+        return found or cls.open(path)
+
+    @classmethod
+    def _verified(cls, path: Path, key: str) -> Checkpoint:
+        if path.is_dir():
+            check_sealed(path)
+            content = {**load_intact(path / REST), "state_dict": read_shapes(path)}
+        else:
+            content = load_intact(path)
+        state = content.get("state_dict") if isinstance(content, dict) else None
+        if not isinstance(state, dict) or not all(
+            isinstance(tensor, Tensor) and isinstance(name, str) for name, tensor in state.items()
+        ):
+            raise UserError(f"{key}: {path} holds no training state; pass a checkpoint that train.py wrote")
+        return cls(path, key, content)
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.path.is_dir()
+
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory.of(self.path)
+
+    @property
+    def loggers(self) -> dict[str, Any]:
+        """What it takes to go on with the curves of the run."""
+        return self.content.get("loggers", {})
+
+    @property
+    def optimizer(self) -> dict[str, Any] | None:
+        """The settings of the optimiser; None where only weights were kept."""
+        return self.content.get("hyper_parameters", {}).get("optimizer")
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """The config of the model that was saved, which every checkpoint of ours carries."""
+        try:
+            saved = self.content["hyper_parameters"]["model"]
+            return ModelConfig(**{**saved, "moe": MoEConfig(**saved["moe"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.key}: {self.path} carries no model config of ours; pass one that train.py wrote"
+            ) from error
+
+    @property
+    def shapes(self) -> dict[str, Tensor]:
+        """The state of the model, its balancer's included; of shards without values."""
+        return _of_model(self.content["state_dict"])
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """The state of the model, its balancer's included, on the CPU."""
+        if not self.is_sharded:
+            return self.shapes
+        try:
+            return _of_model(read_weights(self.path))
+        except DamagedError as error:
+            raise UserError(f"{self.key}: {self.path} is damaged ({error}); pass another one") from error
+
+    def load_into(self, model: nn.Module) -> None:
+        """Give `model` these weights, and its balancer the state of theirs if that was saved too."""
+        wanted = model.state_dict()
+        model.load_state_dict({name: x for name, x in self.weights.items() if name in wanted}, strict=False)
+
+    def check_continues(self, model: nn.Module, optimizer: dict[str, Any]) -> None:
+        """Refuse to go on with another model or optimiser than the saved ones."""
+        self.check_shapes(self.shapes, model.state_dict())
+        saved = self.optimizer
+        if saved is None:
+            raise UserError(
+                f"ckpt_path: {self.path} holds weights only, which a run can start from: init_from={self.path}"
+            )
+        for key, value in optimizer.items():
+            if saved.get(key) != value:
+                raise UserError(
+                    f"optimizer.{key}={value} differs from {saved.get(key)}, with which {self.path} goes on; "
+                    f"leave it, or start anew from its weights: init_from={self.path} in another hydra.run.dir"
+                )
+
+    def check_weights_fit(self, model: nn.Module) -> None:
+        """Refuse to start another model than the saved one from these weights. Balancers may differ."""
+        saved, wanted = (
+            {name: tensor for name, tensor in state.items() if not name.startswith(BALANCER)}
+            for state in (self.shapes, model.state_dict())
+        )
+        self.check_shapes(saved, wanted)
+
+    def check_shapes(
+        self,
+        saved_state: dict[str, Tensor],
+        wanted_state: dict[str, Tensor],
+        way_out: str = "use the model and moe settings it was trained with",
+    ) -> None:
+        """Raise `UserError` unless what is saved is exactly the wanted tensors."""
+        saved, wanted = (
+            {name: tuple(tensor.shape) for name, tensor in state.items()} for state in (saved_state, wanted_state)
+        )
+        for name in sorted(saved.keys() | wanted.keys()):
+            if saved.get(name) != wanted.get(name):
+                raise UserError(
+                    f"{self.key}: {self.path} does not fit this model: {name} is {saved.get(name, 'absent')} in the "
+                    f"checkpoint and {wanted.get(name, 'absent')} in the config; {way_out}"
+                )
 
 
-def model_config(checkpoint: dict[str, Any]) -> ModelConfig:
-    """The config of the model that was saved, which every checkpoint of ours carries."""
-    try:
-        saved = checkpoint["hyper_parameters"]["model"]
-        return ModelConfig(**{**saved, "moe": MoEConfig(**saved["moe"])})
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError("the checkpoint carries no model config of ours; pass one that train.py wrote") from error
+def find(path: Path, key: str) -> Path:
+    """The checkpoint that `path` means: itself, or of a run directory its last one."""
+    if path.is_file() or is_sharded(path):
+        return path
+    if not path.exists():
+        raise UserError(f"{key}: no such file, given {path}; {WAY_OUT}")
+    run = RunDirectory(path)
+    if run.last.exists():
+        return run.last
+    if candidates := run.candidates():
+        return candidates[0]
+    raise UserError(f"{key}: {path} is a folder without {CHECKPOINTS}/{LAST}, so no run directory; {WAY_OUT}")
 
 
-def model_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The state of the model that was saved, its balancer's included."""
-    state = checkpoint["state_dict"]
+def _of_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}

@@ -5,6 +5,7 @@ import hashlib
 import os
 import pickletools
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,15 @@ import torch
 from torch import Tensor
 from torch.storage import TypedStorage
 
+from moe_toy.files.atomic import replace
+
 END_OF_ZIP = b"PK\x05\x06"
 END_SIZE = 22  # without a comment, whose length is the last two bytes
 LABEL = b"sha256:"
 COMMENT_SIZE = len(LABEL) + 64
+CLOCK_NS = 100_000_000
+"""Writes that are closer than this may get equal times from a file system."""
+_digests: dict[tuple[int | None, ...], str] = {}
 TOO_MUCH = "it declares more data than it holds"
 DTYPES = {f"torch {name}" for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 STORAGES = {f"torch {name}" for name in vars(torch) if name.endswith("Storage")}
@@ -30,7 +36,7 @@ class DamagedError(ValueError):
     """Why a file cannot be what was once written to it."""
 
 
-def save_whole(content: Any, path: Path) -> None:
+def save_checkpoint(content: Any, path: Path) -> None:
     """Write beside `path`, sync, rename. The comment of the zip file that torch writes, which other readers pass over,
     holds the SHA-256 of all before it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +89,7 @@ def check_intact(path: Path) -> None:
         if tail[:4] == END_OF_ZIP and tail[END_SIZE:].startswith(LABEL):
             if tail[END_SIZE - 2 : END_SIZE] != COMMENT_SIZE.to_bytes(2, "little"):
                 raise DamagedError("its end is garbled")
-            file.seek(0)
-            if _sha256(file, size - COMMENT_SIZE - 2) != tail[-64:].decode(errors="replace"):
+            if digest(path, size - COMMENT_SIZE - 2, b"\0\0") != tail[-64:].decode(errors="replace"):
                 raise DamagedError("its checksum is wrong")
         elif tail[-END_SIZE:][:4] != END_OF_ZIP or tail[-2:] != b"\0\0":
             raise DamagedError("its end is missing")
@@ -95,16 +100,6 @@ def check_intact(path: Path) -> None:
         raise DamagedError(str(error)) from error
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(p.file_size for p in parts) > size:
         raise DamagedError(TOO_MUCH)
-
-
-def replace(part: Path, path: Path) -> None:
-    """Rename within a folder, so that the new name survives a loss of power."""
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def tensors_in(content: Any) -> Iterator[Tensor | TypedStorage]:
@@ -162,11 +157,29 @@ def _save(content: Any, file: _Hashing) -> None:
         raise
 
 
-def _sha256(file: BinaryIO, length: int) -> str:
-    """Of the first `length` bytes and of a zip file's end without comment."""
+def digest(path: Path, length: int | None = None, end: bytes = b"") -> str:
+    """The SHA-256 of the first `length` bytes of a file, or of all of it, and of `end`.
+
+    A file that has not changed since is hashed once in a process, under whichever name. One that was written a moment
+    ago is not remembered: what the clock of the file system cannot tell apart might be written over it.
+    """
+    stat = path.stat()
+    state = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, length)
+    if state not in _digests:
+        started = time.time_ns()
+        sha256 = hash_file(path, stat.st_size if length is None else length)
+        sha256.update(end)
+        if started - stat.st_mtime_ns < CLOCK_NS:
+            return sha256.hexdigest()
+        _digests[state] = sha256.hexdigest()
+    return _digests[state]
+
+
+def hash_file(path: Path, length: int) -> "hashlib._Hash":
+    """Read it all."""
     sha256 = hashlib.sha256()
-    while length > 0 and (block := file.read(min(length, 1 << 20))):
-        sha256.update(block)
-        length -= len(block)
-    sha256.update(b"\0\0")
-    return sha256.hexdigest()
+    with path.open("rb") as file:
+        while length > 0 and (block := file.read(min(length, 1 << 20))):
+            sha256.update(block)
+            length -= len(block)
+    return sha256

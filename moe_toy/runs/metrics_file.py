@@ -3,16 +3,19 @@
 import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from moe_toy.errors import UserError
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 
 log = logging.getLogger(__name__)
 STEP = "step"
+EPOCH = "epoch"
+"""What Lightning adds to what is logged; a run counts steps."""
 
 
 class MetricsFile(CSVLogger):
@@ -33,6 +36,9 @@ class MetricsFile(CSVLogger):
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
             self._experiment = RowWriter(self.log_dir, self.keep_rows)
         return self._experiment
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        super().log_metrics({key: value for key, value in metrics.items() if key != EPOCH}, step)
 
     @property
     def num_rows(self) -> int:
@@ -70,7 +76,7 @@ class RowWriter(ExperimentWriter):
         self._write(rows, fieldnames)
 
     def _write(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
-        with written_whole(Path(self.metrics_file_path)) as part, part.open("w", newline="") as file:
+        with save_atomically(Path(self.metrics_file_path)) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames)
             writer.writeheader()
             writer.writerows(rows)

@@ -8,51 +8,41 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
-from moe_toy.files.lock import locked
-from moe_toy.runs.checkpoint import load_checkpoint
-from moe_toy.runs.checkpoint_file import DamagedError
-from moe_toy.runs.checkpoint_folder import AUTO, belongs_to, candidates, last_good
-from moe_toy.runs.sharded_checkpoint import check_sealed
+from moe_toy.files.lock import lock_directory
+from moe_toy.runs.checkpoint import AUTO, Checkpoint
+from moe_toy.runs.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
 
-def starting_point(ckpt_path: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint to start from. `auto` is the newest undamaged one of `run_dir`, or none if it has none."""
+def starting_point(ckpt_path: str | None, run: RunDirectory) -> Checkpoint | None:
+    """The checkpoint to start from. `auto` is the newest undamaged one of `run`, or none if it has none."""
     if ckpt_path == AUTO:
-        found = last_good(run_dir)
-        log.info("continuing from %s", found) if found else log.info("no checkpoint in %s: a new run", run_dir)
+        found = Checkpoint.open_newest(run, AUTO)
+        log.info("continuing from %s", found.path) if found else log.info("no checkpoint in %s: a new run", run.path)
         return found
-    is_its_own = ckpt_path is not None and belongs_to(run_dir, Path(ckpt_path))
-    if not is_its_own and rank_zero_only.rank == 0 and candidates(run_dir):
+    start = None if ckpt_path is None else Checkpoint.open_to_continue(ckpt_path)
+    is_its_own = start is not None and run.owns(start.path)
+    if not is_its_own and rank_zero_only.rank == 0 and run.candidates():
         raise UserError(
-            f"run_dir: {run_dir} holds a run already; continue it with ckpt_path=auto, or choose another hydra.run.dir"
+            f"run_dir: {run.path} holds a run already; continue it with ckpt_path=auto, or choose another hydra.run.dir"
         )
-    if ckpt_path is None:
-        return None
-    path = Path(ckpt_path)
-    if path.is_dir():  # a file is checked whenever it is loaded, shards are not until they are read
-        try:
-            check_sealed(path)
-        except DamagedError as error:
-            raise UserError(f"ckpt_path: {path} is damaged ({error}); pass another one") from error
-    return path
+    return start
 
 
-def logger_options(start: Path | None, run_dir: Path) -> dict[str, dict[str, Any]]:
+def logger_options(start: Checkpoint | None, run: RunDirectory) -> dict[str, dict[str, Any]]:
     """What makes loggers go on with the curves of the run that is continued, if it is continued in its directory."""
-    if start is None or not belongs_to(run_dir, start):
+    if start is None or not run.owns(start.path):
         return {}
-    state = load_checkpoint(start).get("loggers", {})
     names = {"csv_rows": ("csv", "keep_rows"), "wandb_id": ("wandb", "id")}
-    return {group: {key: state[name]} for name, (group, key) in names.items() if name in state}
+    return {group: {key: start.loggers[name]} for name, (group, key) in names.items() if name in start.loggers}
 
 
-def alone_in(run_dir: Path) -> AbstractContextManager[None]:
+def lock_run_directory(run_dir: Path) -> AbstractContextManager[None]:
     """Refuse a second process in a run directory."""
     if rank_zero_only.rank != 0:
         return nullcontext()  # rank 0 holds it
-    return locked(
+    return lock_directory(
         run_dir,
         f"run_dir: another process is training in {run_dir}; wait for it, stop it, or choose another hydra.run.dir",
     )

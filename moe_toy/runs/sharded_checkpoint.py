@@ -3,7 +3,6 @@
 `SHA256SUMS`, written last, holds the checksum of every file, as `sha256sum --check` reads it.
 """
 
-import hashlib
 import os
 import pickle
 import warnings
@@ -13,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moe_toy.runs.checkpoint_file import TOO_MUCH, DamagedError, load_intact, replace
+from moe_toy.files.atomic import replace
+from moe_toy.runs.checkpoint_file import TOO_MUCH, DamagedError, digest
 
 REST = "meta.pt"  # Lightning's name for what is no tensor
 METADATA = ".metadata"  # torch's for where which piece of which tensor lies
@@ -64,26 +64,22 @@ def check_sealed(folder: Path) -> None:
             raise DamagedError(f"{name} is not what was written")
 
 
-def load_sharded(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
-    """What a checkpoint in one file would hold, without the optimiser's states; weights whole, on the CPU.
-
-    With `shapes_only` the weights are on the meta device, and no shard is read. Raises `DamagedError`.
-    """
-    if not shapes_only:
-        check_sealed(path)
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """The weights without their values, on the meta device; no shard is read. Raises `DamagedError`."""
     entries = {name: entry for name, entry in _read_metadata(path).items() if name.startswith(PREFIX)}
     if sum(entry.size.numel() * entry.properties.dtype.itemsize for entry in entries.values()) > _size(path):
         raise DamagedError(TOO_MUCH)
-    weights = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta" if shapes_only else "cpu")
+    return {
+        name.removeprefix(PREFIX): torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
         for name, entry in entries.items()
     }
-    if not shapes_only:
-        _fill(weights, path)
-    return {
-        **load_intact(path / REST),
-        "state_dict": {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()},
-    }
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Whole weights, on the CPU. Raises `DamagedError`."""
+    weights = {name: torch.empty_like(tensor, device="cpu") for name, tensor in read_shapes(path).items()}
+    _fill({PREFIX + name: tensor for name, tensor in weights.items()}, path)
+    return weights
 
 
 class _MetadataUnpickler(pickle.Unpickler):
@@ -120,12 +116,7 @@ def _fill(weights: dict[str, Tensor], folder: Path) -> None:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith(CHECKSUMS):
-            with path.open("rb") as file:
-                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {path.name: digest(path) for path in sorted(folder.iterdir()) if not path.name.startswith(CHECKSUMS)}
 
 
 def _size(folder: Path) -> int:

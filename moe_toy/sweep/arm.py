@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,17 +14,33 @@ import yaml
 
 from moe_toy.errors import UserError
 from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.sweep.record import Record, read_record
 
 SEED = "seed"
-WITHOUT_EFFECT = ("ckpt_path", "threads", "logger", "data.num_workers", "data.root", "trainer.enable_progress_bar")
+BASE = "base"
+"""The name of an arm that varies nothing but the seed."""
+WITHOUT_EFFECT = (
+    "ckpt_path",
+    "data.num_workers",
+    "data.root",
+    "data.source.archives",
+    "data.source.root",
+    "logger",
+    "name",
+    "run_dir",
+    "sweep_name",
+    "threads",
+    "trainer.default_root_dir",
+    "trainer.enable_progress_bar",
+)
 """May differ between the tries of an arm: they change what it computes by rounding at most."""
 
 
 @dataclass(frozen=True)
 class Arm:
     choices: Mapping[str, str]
-    """What it varies: a value, as on the command line, for each key."""
+    """What it varied when it was first asked for: a value, as on the command line, for each key."""
     config: dict[str, Any]
     """Resolved."""
 
@@ -33,8 +51,10 @@ class Arm:
     @property
     def name(self) -> str:
         """What it varies but for the seed."""
-        choices = {key: value for key, value in self.choices.items() if key != SEED}
-        return choices["arm"] if choices.keys() == {"arm"} else ",".join(f"{k}={v}" for k, v in choices.items())
+        choices = {key: value for key, value in sorted(self.choices.items()) if key != SEED}
+        if choices.keys() == {"arm"}:
+            return choices["arm"]
+        return ",".join(f"{key}={value}" for key, value in choices.items()) or BASE
 
     @property
     def seed(self) -> int:
@@ -54,7 +74,7 @@ class Arm:
 
     def changes(self) -> list[str]:
         """How its config differs from the one that its directory was made with."""
-        path = self.directory / "config.yaml"
+        path = RunDirectory(self.directory).config
         try:
             text = path.read_text()
             moved = text.replace(str(yaml.safe_load(text)["run_dir"]), str(self.directory))  # the folder may have been
@@ -69,8 +89,18 @@ class Arm:
         return [
             f"{key} was {before.get(key, 'absent')}, is now {now.get(key, 'absent')}"
             for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{k}." for k in WITHOUT_EFFECT))
+            if before.get(key) != now.get(key) and has_effect(key)
         ]
+
+
+def identify(config: Mapping[str, Any]) -> str:
+    """A digest of all values of a resolved config that have an effect on what the arm computes."""
+    values = {key: value for key, value in flat(dict(config)) if has_effect(key)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def has_effect(key: str) -> bool:
+    return not f"{key}.".startswith(tuple(f"{other}." for other in WITHOUT_EFFECT))
 
 
 def flat(config: object, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 
 RECORD = "arm.json"
 
@@ -28,9 +28,13 @@ class Record:
     seconds: float = 0.0
     """Of all tries, but for those that were killed."""
     error: str | None = None
+    identity: str | None = None
+    """Of the config that the directory is for; None in directories of earlier versions."""
+    choices: dict[str, str] = field(default_factory=dict)
+    """What it varied when it was first asked for: a value, as on the command line, for each key."""
 
     def write(self, directory: Path) -> None:
-        with written_whole(directory / RECORD) as part:
+        with save_atomically(directory / RECORD) as part:
             part.write_text(json.dumps(asdict(self)) + "\n")
 
 
@@ -38,7 +42,8 @@ def read_record(directory: Path) -> Record:
     """An arm recorded as running is `INTERRUPTED` once no process holds its lock."""
     try:
         saved = json.loads((directory / RECORD).read_text())
-        record = Record(State(saved["state"]), float(saved["seconds"]), saved["error"])
+        about = saved.get("identity"), saved.get("choices", {})
+        record = Record(State(saved["state"]), float(saved["seconds"]), saved["error"], *about)
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # nothing there, or damaged by hand
         return Record()
     if record.state is State.RUNNING and not is_locked(directory):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from moe_toy.files.atomic import written_whole
+from moe_toy.files.atomic import save_atomically
 from moe_toy.report.sweep import RESULTS, read_metrics, read_sweep
 from moe_toy.sweep.arm import SEED, Arm
 
@@ -21,7 +21,7 @@ def write_results(arms: Sequence[Arm], directory: Path) -> None:
         before = read_sweep(directory)
         kept = [run not in set(table.run_dir) and (directory / run).is_dir() for run in before.run_dir]
         table = pd.concat([before[kept], table])
-    with written_whole(path) as part:
+    with save_atomically(path) as part:
         table.to_parquet(part, index=False)
 
 
@@ -49,6 +49,7 @@ def final_metrics(directory: Path) -> dict[str, float]:
     if metrics is None:
         return {}
     training = metrics.filter(like="train/").ffill().iloc[-1].to_dict()
-    validated = metrics.filter(items=["val/loss"]).notna().any(axis="columns")
-    validation = metrics[validated].drop(columns=["epoch", *training], errors="ignore").tail(1).to_dict("records")
-    return (validation[0] if validation else {}) | training
+    validation = metrics.drop(columns=["epoch", *training], errors="ignore")
+    measured = validation.drop(columns="step").notna().any(axis="columns")  # whatever callbacks there were
+    last = validation[measured].dropna(axis="columns", how="all").tail(1).to_dict("records")
+    return (last[0] if last else {}) | training

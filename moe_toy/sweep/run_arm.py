@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import Timeout
 
-from moe_toy.sweep.record import Record, State, lock, read_record
+from moe_toy.sweep.record import State, lock, read_record
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ def run_arm(directory: Path, train: Callable[[], None]) -> None:
 
 
 def _train_and_record(directory: Path, train: Callable[[], None]) -> None:
-    started, before = time.monotonic(), read_record(directory).seconds
-    Record(State.RUNNING, before).write(directory)
+    started, before = time.monotonic(), read_record(directory)
+    replace(before, state=State.RUNNING, error=None).write(directory)
     state, message = State.RUNNING, None  # as it stays if a signal ends it
     try:
         train()
@@ -40,4 +41,5 @@ def _train_and_record(directory: Path, train: Callable[[], None]) -> None:
         log.exception("%s failed", directory.name)
         state, message = State.FAILED, " ".join(f"{type(error).__name__}: {error}".split())
     finally:
-        Record(state, before + time.monotonic() - started, message).write(directory)
+        seconds = before.seconds + time.monotonic() - started
+        replace(before, state=state, seconds=seconds, error=message).write(directory)

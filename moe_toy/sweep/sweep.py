@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moe_toy.errors import UserError
-from moe_toy.sweep.arm import Arm
+from moe_toy.sweep.arm import Arm, identify
 from moe_toy.sweep.record import State
 from moe_toy.sweep.status_table import show
 
@@ -22,18 +22,12 @@ class Sweep:
     arms: Sequence[Arm]
     parallel: int
     """How many arms run at a time."""
-    naming: str
-    """An argument that has Hydra leave what the arms have in common out of their names."""
 
     def check(self) -> None:
         """Raise `UserError` before anything starts if arms are not what their directories say."""
-        directories: dict[Path, Arm] = {}
         for arm in self.arms:
             if arm.config["ckpt_path"] is not None:
                 raise UserError("ckpt_path is chosen by the sweep for each arm; leave it out, or train without sweep=")
-            if arm.directory in directories:
-                raise UserError(f"two arms would share the directory {arm.directory}; shorten what they vary")
-            directories[arm.directory] = arm
             if changes := arm.changes():
                 more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
                 raise UserError(
@@ -45,10 +39,18 @@ class Sweep:
     def unfinished(self) -> list[Arm]:
         return [arm for arm in self.arms if arm.record.state is not State.DONE]
 
+    def register(self) -> None:
+        """Give every arm its directory, which says from now on what it is for."""
+        for arm in self.arms:
+            arm.directory.mkdir(parents=True, exist_ok=True)
+            record = replace(arm.record, identity=identify(arm.config), choices=dict(arm.choices))
+            if record != arm.record:
+                record.write(arm.directory)
+
     def show(self) -> None:
         show(self.name, self.arms, self.parallel)
 
-    def conclude(self, claims: Path) -> int:
+    def conclude(self) -> int:
         """Write what the finished arms found, show where all stand, and return the exit code."""
         done = [arm for arm in self.arms if arm.record.state is State.DONE]
         if done:
@@ -56,6 +58,6 @@ class Sweep:
             from moe_toy.sweep.results import write_results
 
             write_results(done, self.directory)
-            write_sweep_report(self.directory, claims, out_dir=self.directory)
+            write_sweep_report(self.directory, out_dir=self.directory)
         self.show()
         return 0 if len(done) == len(self.arms) else EXIT_INCOMPLETE

@@ -18,6 +18,8 @@ from moe_toy.routing import AXES, RoutingTrace, checked_sizes
 FORMAT = "moe_toy-routing-trace/1"
 
 _REQUIRED = ("expert_ids", "token_ids")
+_UNKNOWN = "unknown_tokens"
+"""Metadata of a trace without `token_ids`, so that one whose ids got lost is refused."""
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -42,17 +44,23 @@ class _Metadata(BaseModel):
     vocab_size: Json[PositiveInt] | None = None
     layer_ids: Json[tuple[NonNegativeInt, ...]]
     domains: Json[tuple[str, ...]]
+    expert_bytes: Json[tuple[PositiveInt, ...]] | None = None
+    ordered: Json[bool] = True
+    padded: Json[bool] = False
     source: Json[_Source]
 
 
 def save_trace(trace: RoutingTrace, path: str | os.PathLike[str]) -> None:
-    """Write `trace` to `path`, whole or not at all. Expert ids become uint8 or uint16, weights float16."""
+    """Write `trace` to `path`, whole or not at all. Expert ids become uint8 or uint16 (int32 where some
+    are -1), weights float16."""
     trace.check("the trace to save")
+    smallest = torch.uint8 if trace.num_experts <= 2**8 else torch.uint16
     dtypes = {
-        "expert_ids": torch.uint8 if trace.num_experts <= 2**8 else torch.uint16,
+        "expert_ids": torch.int32 if trace.padded else smallest,
         "token_ids": torch.int32,
         "predicted_ids": torch.int32,
         "domain_ids": torch.int16,
+        "prompt_lengths": torch.int32,
         "weights": torch.float16,
     }
     tensors = {
@@ -69,6 +77,13 @@ def save_trace(trace: RoutingTrace, path: str | os.PathLike[str]) -> None:
     }
     if trace.vocab_size is not None:
         metadata["vocab_size"] = str(trace.vocab_size)
+    metadata |= {
+        name: json.dumps(getattr(trace, name))
+        for name, usual in (("expert_bytes", None), ("ordered", True), ("padded", False))
+        if getattr(trace, name) != usual
+    }
+    if trace.token_ids is None:
+        metadata[_UNKNOWN] = "true"
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -92,10 +107,10 @@ def load_trace(path: str | os.PathLike[str]) -> RoutingTrace:
         raise UserError(f"{path} is no readable safetensors file ({error}); write the trace again") from error
     check_format(path, metadata)
     for name in _REQUIRED:
-        if name not in tensors:
+        if name not in tensors and not (name == "token_ids" and _UNKNOWN in metadata):
             raise UserError(f"{path}: tensor '{name}' is missing; write the trace again")
     checked_sizes(tensors, str(path))
-    trace = RoutingTrace(**tensors, **_parsed(path, metadata))
+    trace = RoutingTrace(**{"token_ids": None} | tensors, **_parsed(path, metadata))
     trace.check(str(path))
     return trace
 

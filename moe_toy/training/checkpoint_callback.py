@@ -11,10 +11,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import WandbLogger
 from pydantic import PositiveInt, validate_call
 
-from moe_toy.runs.checkpoint_folder import BEST, FOLDER, LAST, belongs_to, forget_all_but, name_also, step_file
 from moe_toy.runs.metrics_file import MetricsFile
+from moe_toy.runs.run_directory import BEST, LAST, RunDirectory, add_alias
 from moe_toy.runs.sharded_checkpoint import seal
-from moe_toy.training.loop_progress import rest_between_steps
 from moe_toy.training.stop_signals import StopSignals
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ class CheckpointCallback(Checkpoint):
 
     @validate_call(config={"strict": True})
     def __init__(self, *, monitor: str, keep_last: PositiveInt, every_n_steps: PositiveInt | None) -> None:
-        self.folder = Path(FOLDER)  # of no run directory yet
+        self.run = RunDirectory(Path())  # not yet known
         self.monitor, self.keep_last, self.every_n_steps = monitor, keep_last, every_n_steps
         self.best_score: float | None = None
         self.best_step: int | None = None
@@ -45,20 +44,18 @@ class CheckpointCallback(Checkpoint):
     @property
     def last_path(self) -> Path | None:
         """The newest file that this run wrote or started from."""
-        return step_file(self.folder, self.saved_step) if self.saved_step else None
+        return self.run.step(self.saved_step) if self.saved_step else None
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.default_root_dir).absolute() / FOLDER
+        self.run = RunDirectory(Path(trainer.default_root_dir).absolute())
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.signals.listen()
-        if isinstance(trainer.val_check_batch, int):
-            trainer.val_check_batch += -trainer.val_check_batch % trainer.accumulate_grad_batches
-        path = step_file(self.folder, self.saved_step)
+        path = self.run.step(self.saved_step)
         if trainer.is_global_zero and path.exists():  # it may have been stopped before it gave these names
-            name_also(path, LAST)
+            add_alias(path, LAST)
             if self.best_step == self.saved_step:
-                name_also(path, BEST)
+                add_alias(path, BEST)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches or trainer.global_step == 0:
@@ -95,8 +92,8 @@ class CheckpointCallback(Checkpoint):
         if is_best:
             self.best_score, self.best_step = float(score), trainer.global_step
         self._save(trainer, again=True)
-        if is_best and trainer.is_global_zero:
-            name_also(step_file(self.folder, trainer.global_step), BEST)
+        if is_best and trainer.is_global_zero and not trainer.fast_dev_run:
+            add_alias(self.run.step(trainer.global_step), BEST)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._save(trainer)
@@ -115,27 +112,27 @@ class CheckpointCallback(Checkpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.saved_step = checkpoint["global_step"]
-        self.continues_own = belongs_to(self.folder.parent, Path(trainer.ckpt_path))
+        self.continues_own = self.run.owns(Path(trainer.ckpt_path))
         if self.continues_own:
             self.loggers = checkpoint.get("loggers", {})
 
-    def obey_late_signal(self, trainer: Trainer) -> None:
+    def exit_on_pending_signal(self, trainer: Trainer) -> None:
         """What came when no step was left to stop after still ends the process, which may have other runs to come."""
         if self.signals.received is not None:
             raise SystemExit(128 + self.signals.received if trainer.is_global_zero else 0)
 
     def _save(self, trainer: Trainer, again: bool = False) -> None:
-        if self.saved_step == trainer.global_step and not again:
+        if trainer.fast_dev_run or (self.saved_step == trainer.global_step and not again):
             return
         step = trainer.global_step
-        path = step_file(self.folder, step)
+        path = self.run.step(step)
         trainer.save_checkpoint(path, weights_only=False)  # that is, all of it
         self.saved_step = step
         if trainer.is_global_zero:
             if path.is_dir():
                 seal(path)
-            name_also(path, LAST)
-            forget_all_but(self.folder, self.keep_last, up_to=step)
+            add_alias(path, LAST)
+            self.run.keep_newest(self.keep_last, up_to=step)
 
     def _must_stop(self, trainer: Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self.signals.received is not None, all=False)
@@ -156,3 +153,23 @@ def logger_state(trainer: Trainer) -> dict[str, Any]:
         elif isinstance(logger, WandbLogger):
             state["wandb_id"] = logger.version
     return state
+
+
+NO_BATCH = {"ready": 0, "completed": 0, "started": 0, "processed": 0}
+ONE_BEGUN = {"ready": 1, "completed": 0, "started": 1, "processed": 0}
+
+
+def rest_between_steps(fit_loop: dict[str, Any], *, validation_is_due: bool) -> None:
+    """Make the state of the loops, in place, that of a run at rest after a whole number of optimiser steps.
+
+    Lightning continues from how far it was within the hook that saved: before a batch that had been fetched it would
+    count a logged step twice; within a validation it would go on with the rest of it. At rest it goes on with the
+    next batch, unless `validation_is_due`: then with the validation, from its first batch on.
+    """
+    batches = fit_loop["epoch_loop.batch_progress"]
+    for span in ("total", "current"):
+        batches[span] = dict.fromkeys(batches[span], batches[span]["completed"])
+    if validation_is_due:
+        # A validation that has begun is what Lightning repeats; zero of its batches count.
+        validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+        validation |= {"total": dict(ONE_BEGUN), "current": dict(NO_BATCH)}

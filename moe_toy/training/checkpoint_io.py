@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from moe_toy.runs.checkpoint import load_checkpoint
-from moe_toy.runs.checkpoint_file import save_whole, tensors_in
+from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.runs.checkpoint_file import save_checkpoint, tensors_in
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -17,12 +17,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        save_whole(checkpoint, Path(path))
+        save_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        checkpoint = load_checkpoint(Path(path))
+        checkpoint = Checkpoint.open(path).content
         _unmap(checkpoint)
         return checkpoint
 

@@ -18,12 +18,14 @@ OTHERS_ARE_FREE = ConfigDict(strict=True, extra="ignore")
 class RunConfig:
     """What is not of any part, and that the parts are there."""
 
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     global_batch_size: PositiveInt | None
     ckpt_path: str | None
     init_from: str | None
     sweep_name: str | None
     threads: PositiveInt | None
+    check_devices: bool
+    check_memory: bool
     data: Part
     optimizer: Part
     trainer: Part
@@ -38,6 +40,7 @@ class DataConfig:
     batch_size: PositiveInt
     sequence_length: PositiveInt
     validation_length: PositiveInt
+    validation_samples: PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True, config=OTHERS_ARE_FREE)
@@ -48,6 +51,8 @@ class TrainerConfig:
     max_epochs: Annotated[int, Field(ge=-1)] | None
     min_epochs: NonNegativeInt | None
     num_nodes: PositiveInt
+    accelerator: str = "auto"
+    precision: str | int | None = "32-true"
     devices: PositiveInt | Literal[-1] | list[NonNegativeInt] | Annotated[str, Field(pattern=r"^(auto|-1|\d+(,\d+)*)$")]
     max_time: dict[Literal["weeks", "days", "hours", "minutes", "seconds"], NonNegativeInt] | str | None
     accumulate_grad_batches: PositiveInt

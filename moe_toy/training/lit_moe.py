@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from moe_toy.errors import UserError
 from moe_toy.model.cross_entropy import next_token_losses
@@ -13,12 +15,14 @@ from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer import build_optimizer, build_schedule
-from moe_toy.training.sharding import shard
-from moe_toy.training.validation_interval import check_interval
+from moe_toy.training.steps import count_batches_anew, settle_epoch, settle_validations
 
 
 class LitMoE(LightningModule):
-    """Steps return `{"loss", "trace"}` (training) or `{"token_losses", "trace"}` (validation) for callbacks.
+    """Steps return `{"loss"}` (training) or `{"token_losses", "trace"}` (validation) for callbacks.
+
+    A callback with `needs_training_trace = True` finds `"trace"` in training steps too; one with
+    `needs_predictions = True` finds the most likely next tokens in the traces of validations.
 
     Logs `train/loss` (cross-entropy in nats per token, without auxiliary losses), `train/load_balance_loss`
     (1 at perfect balance) and `train/z_loss`, these two as mean over MoE layers before their coefficients,
@@ -34,7 +38,17 @@ class LitMoE(LightningModule):
 
     def setup(self, stage: str) -> None:
         if self.trainer.datamodule is not None:
-            check_interval(self.trainer, len(self.trainer.datamodule.train_dataloader()))
+            settle_epoch(self.trainer, len(self.trainer.datamodule.train_dataloader()))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        count_batches_anew(
+            checkpoint["loops"]["fit_loop"],
+            step=checkpoint["global_step"],
+            accumulated=self.trainer.accumulate_grad_batches,
+        )
+
+    def on_train_start(self) -> None:
+        settle_validations(self.trainer)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:
@@ -43,18 +57,23 @@ class LitMoE(LightningModule):
     def training_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
         if self.model.balancer.looks_ahead:
             self._look_ahead(batch_idx)
-        output = self.model(batch.token_ids, only_loss=True)
+        needs_trace = self._is_asked_for("needs_training_trace")
+        output = self.model(batch.token_ids, only_loss=True, with_trace=needs_trace)
         self.log("train/loss", output.loss.detach(), prog_bar=True)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
         self.log_dict({f"train/{name}": value for name, value in output.aux_terms.items()})
-        return {"loss": output.loss + output.aux_loss, "trace": output.trace.with_domains(batch.domain_ids)}
+        trace = {"trace": output.trace.with_domains(batch.domain_ids)} if needs_trace else {}
+        return {"loss": output.loss + output.aux_loss, **trace}
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> dict[str, Any]:
-        output = self.model(batch.token_ids)
+        output = self.model(batch.token_ids, with_predictions=self._is_asked_for("needs_predictions"))
         return {
             "token_losses": next_token_losses(output.logits, batch.token_ids),
             "trace": output.trace.with_domains(batch.domain_ids),
         }
+
+    def _is_asked_for(self, need: str) -> bool:
+        return any(getattr(callback, need, False) for callback in self.trainer.callbacks)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -80,3 +99,13 @@ class LitMoE(LightningModule):
         total_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)
         schedule = build_schedule(optimizer, self.optimizer_config, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def shard(model: MoETransformer, mesh: DeviceMesh) -> None:
+    """Block by block, in place. A mesh of (nodes, ranks of a node) shards within a node and replicates over nodes."""
+    if isinstance(model, FSDPModule):
+        return
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    register_fsdp_forward_method(model, "route")

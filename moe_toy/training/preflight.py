@@ -1,17 +1,40 @@
 """What is wrong with the config of a run, found before anything is created for it."""
 
+import os
+import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from moe_toy.checks.constructors import check_constructors
 from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.runs.checkpoint import check_continues, check_weights_fit
-from moe_toy.runs.checkpoint_folder import AUTO
-from moe_toy.runs.sharded_checkpoint import is_sharded
-from moe_toy.training.accumulation import accumulated_alone
+from moe_toy.runs.checkpoint import AUTO, Checkpoint
+from moe_toy.training.build import build_model
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
-from moe_toy.training.validation_interval import check_interval
+from moe_toy.training.devices import check_devices
+from moe_toy.training.memory import check_memory
+from moe_toy.training.steps import accumulated_alone, check_interval, check_whole_steps
+
+
+def check(cfg: DictConfig) -> None:
+    """Find what is wrong with a config before anything is created or fetched for it."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    check_numbers(values)
+    with torch.device("meta"):
+        model = build_model(cfg)
+    check_constructors(values)  # this one loads what it checks, so it comes after what is quick
+    check_together(values, model)
+    check_account(values)
+    instantiate(cfg.data).check()
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Assemble the text, train the tokenizer and tokenize, unless that is done: it may fail for want of a network."""
+    instantiate(cfg.data).prepare_data()
 
 
 def check_numbers(values: dict[str, Any]) -> None:
@@ -19,6 +42,9 @@ def check_numbers(values: dict[str, Any]) -> None:
     RunConfig(**values)
     DataConfig(**values["data"])
     trainer = TrainerConfig(**values["trainer"])
+    if values["check_devices"]:
+        check_devices(values["trainer"])
+    check_validations(trainer, values["data"]["validation_samples"])
     accumulated = accumulated_alone(
         values["global_batch_size"],
         batch_size=values["data"]["batch_size"],
@@ -27,8 +53,27 @@ def check_numbers(values: dict[str, Any]) -> None:
     OptimizerConfig(**values["optimizer"]).check_trainer(
         gradient_clip_val=values["trainer"]["gradient_clip_val"], accumulate_grad_batches=accumulated
     )
+    if values["global_batch_size"] is None or trainer.devices == trainer.num_nodes == 1:  # else the ranks decide
+        check_whole_steps(trainer, accumulated)
     if trainer.max_steps > 0:  # else the text decides
-        check_interval(trainer, trainer.max_steps * accumulated)
+        check_interval(trainer, trainer.max_steps, accumulated)
+
+
+def check_validations(trainer: TrainerConfig, samples: int) -> None:
+    """Refuse validations of a few batches: they come domain by domain, so these would leave domains out."""
+    if trainer.num_sanity_val_steps:
+        raise UserError(
+            f"trainer.num_sanity_val_steps={trainer.num_sanity_val_steps}: a run validates the untrained model first, "
+            "as a whole; leave it at 0"
+        )
+    limit = trainer.limit_val_batches
+    if limit is None or limit == 0 or (isinstance(limit, float) and limit == 1):
+        return
+    some = max(1, int(limit * samples)) if isinstance(limit, float) else 1
+    raise UserError(
+        f"trainer.limit_val_batches={limit} would validate the first domains only; use data.validation_samples={some}, "
+        f"as many blocks of every domain (given {samples}), or trainer.limit_val_batches=0 to validate nothing"
+    )
 
 
 def check_together(values: dict[str, Any], model: MoETransformer) -> None:
@@ -53,12 +98,35 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
     if ckpt_path not in (None, AUTO):
         if init_from is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
-        check_continues(Path(ckpt_path), model, asdict(OptimizerConfig(**values["optimizer"])))
+        start = Checkpoint.open_to_continue(ckpt_path)
+        start.check_continues(model, asdict(OptimizerConfig(**values["optimizer"])))
         strategy = values["trainer"]["strategy"]
-        if is_sharded(Path(ckpt_path)) and isinstance(strategy, str):
+        if start.is_sharded and isinstance(strategy, str):
             raise UserError(
-                f"ckpt_path: {ckpt_path} is a folder of shards, which trainer.strategy={strategy} cannot continue; "
+                f"ckpt_path: {start.path} is a folder of shards, which trainer.strategy={strategy} cannot continue; "
                 "use trainer=fsdp, or python -m lightning.pytorch.utilities.consolidate_checkpoint"
             )
     if init_from is not None:
-        check_weights_fit(Path(init_from), model)
+        Checkpoint.open(init_from, "init_from").check_weights_fit(model)
+    if values["check_memory"]:
+        check_memory(values, model)
+
+
+def check_account(values: dict[str, Any]) -> None:
+    """Refuse curves online where nobody is logged in to W&B and nobody can be asked. Raises a `UserError`."""
+    for name, entry in values["logger"].items():
+        is_wandb = entry is not None and str(entry.get("_target_")).endswith((".WandbRun", ".WandbLogger"))
+        if not is_wandb or values["trainer"].get("fast_dev_run"):
+            continue
+        mode = os.environ.get("WANDB_MODE") or ("offline" if entry.get("offline") else "online")
+        if mode == "online" and not sys.stdin.isatty() and not is_logged_in():
+            raise UserError(
+                f"logger.{name}: its curves go online, but nobody is logged in to W&B and no terminal is there to ask; "
+                f"run `wandb login`, set WANDB_API_KEY, or keep them here with logger.{name}.offline=true"
+            )
+
+
+def is_logged_in() -> bool:
+    import wandb  # a second
+
+    return bool(os.environ.get("WANDB_API_KEY")) or wandb.login(prompt=False)

@@ -34,3 +34,12 @@ def test_validation_tokens_never_count():
 
 def test_bias_is_saved_and_counts_are_not():
     assert set(make_balancer().state_dict()) == {"bias"}
+
+
+def test_a_raise_is_not_lost_to_half_precision():
+    balancer = LossFreeBias(rate=0.001, num_layers=1, num_experts=2)
+    balancer.bias += 0.5
+    balancer.bfloat16()
+    balancer.step_counts.add(torch.tensor([[1, 3]]))
+    balancer.after_optimizer_step()
+    torch.testing.assert_close(balancer.bias, torch.tensor([[0.501, 0.499]]), rtol=0, atol=1e-6)

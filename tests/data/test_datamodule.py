@@ -224,7 +224,7 @@ def test_token_bytes_cover_the_model_vocabulary(folder):
         ({"weights": {"animals": 0}}, "not all 0"),
         ({"weights": {"animals": 2, "digits": -1}}, "not negative"),
         ({"weights": {"animals": float("nan")}}, "finite"),
-        ({"sequence_length": 100_000}, "animals has less training text than one sequence"),
+        ({"sequence_length": 100_000}, "animals has 2972 training tokens, less than one sequence"),
         ({"validation_length": 100_000}, r"animals has \d+ validation tokens, less than one block"),
         ({"vocab_size": 200}, "data.vocab_size=200 is too small"),
     ],

@@ -1,6 +1,7 @@
 """Sources of text: what they read, how they split, what they refuse."""
 
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -222,3 +223,138 @@ def test_a_wrong_corpus_configuration_is_refused(tmp_path):
         CorpusDomains(root=None, archives=None).select(["wkii"])
     with pytest.raises(UserError, match=r"data.source.archives=.*nowhere is not a folder"):
         CorpusDomains(root=None, archives=tmp_path / "nowhere").check()
+
+
+def equal_twins(tmp_path):
+    """Two folders with equal names, sizes and times, and other text."""
+    for name, text in (("a", "apples and pears"), ("b", "numbers and odds")):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "x.txt"
+        path.write_text(text)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_equal_names_sizes_and_times_do_not_make_equal_text(tmp_path):
+    a, b = equal_twins(tmp_path)
+    assert files(a).fingerprint() != files(b).fingerprint()
+    (b / "x.txt").write_bytes((a / "x.txt").read_bytes())
+    assert files(a).fingerprint() == files(b).fingerprint()
+
+
+def test_a_file_changed_in_place_with_its_time_set_back_is_another(tmp_path):
+    a, _ = equal_twins(tmp_path)
+    before = files(a).fingerprint()
+    (a / "x.txt").write_text("apples and plums")
+    os.utime(a / "x.txt", (1_700_000_000, 1_700_000_000))
+    assert files(a).fingerprint() != before
+
+
+def test_domains_that_change_places_are_another_text(tmp_path):
+    for name, text in (("x", "one text"), ("y", "another text")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    before = files(tmp_path).fingerprint()
+    (tmp_path / "x.txt").write_text("another text")
+    (tmp_path / "y.txt").write_text("one text")
+    assert files(tmp_path).fingerprint() != before
+
+
+def test_links_to_folders_and_files_are_followed(tmp_path):
+    write_jsonl(tmp_path / "elsewhere" / "more" / "a.jsonl", ["one", "two"])
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "file.jsonl").symlink_to(tmp_path / "elsewhere" / "more" / "a.jsonl")
+    source = files(folder)
+    assert source.domains == ("file", "linked")
+    texts = [*source.documents("linked", "train"), *source.documents("linked", "validation")]
+    assert sorted(texts) == ["one", "two"]
+
+
+def test_suffixes_may_be_written_large(tmp_path):
+    write_jsonl(tmp_path / "A.JSONL", ["one"])
+    (tmp_path / "B.TXT").write_text("two")
+    source = files(tmp_path)
+    assert source.domains == ("A", "B")
+    assert [*source.documents("A", "train"), *source.documents("A", "validation")] == ["one"]
+
+
+@pytest.mark.parametrize("name", ["valid", "val", "dev"])
+def test_other_names_of_validation_folders(tmp_path, name):
+    write_jsonl(tmp_path / "train" / "x.jsonl", ["a"])
+    write_jsonl(tmp_path / name / "x.jsonl", ["b"])
+    assert files(tmp_path).domains == ("x",)
+    assert list(files(tmp_path).documents("x", "validation")) == ["b"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+    ids=str,
+)
+def test_parquet_strings_of_every_kind_are_read(tmp_path, kind):
+    write_parquet(tmp_path / "x.parquet", text=pa.array(["one", None, "two", "one"]).cast(kind))
+    source = files(tmp_path)
+    source.check()
+    assert sorted([*source.documents("x", "train"), *source.documents("x", "validation")]) == ["one", "one", "two"]
+
+
+def test_a_null_text_is_no_document_in_jsonl_as_in_parquet(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": null}\n{"text": "one"}\n')
+    source = files(tmp_path)
+    assert [*source.documents("x", "train"), *source.documents("x", "validation")] == ["one"]
+
+
+def splits_as_files(path):
+    for name in ("train", "validation", "test"):
+        write_jsonl(path / f"{name}.jsonl", [name])
+
+
+def splits_within_a_domain(path):
+    for name in ("train", "test"):
+        write_jsonl(path / "posts" / f"{name}.jsonl", [name])
+
+
+def dangling(path):
+    (path / "a.txt").symlink_to(path / "nowhere.txt")
+
+
+def circular(path):
+    (path / "a").mkdir()
+    (path / "a" / "b").symlink_to(path)
+
+
+def two_validations(path):
+    for name in ("train", "valid", "dev"):
+        write_jsonl(path / name / "x.jsonl", ["x"])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (splits_as_files, r"holds train and test, which are splits and no domains"),
+        (splits_within_a_domain, r"posts holds train and test"),
+        (dangling, r"a.txt is a link to .*nowhere.txt, which is not there"),
+        (circular, r"b is a link to a folder that holds it"),
+        (two_validations, r"more than one folder of a split"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_would_be_read_wrongly_is_refused(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        check_and_read(files(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/\xff.txt", "w") as file:
+        file.write("x")
+    with pytest.raises(UserError, match=r"not UTF-8"):
+        files(tmp_path).check()
+
+
+def test_domains_named_by_numbers_may_be_given_as_numbers(tmp_path):
+    for year in (2020, 2021):
+        (tmp_path / f"{year}.txt").write_text(str(year))
+    assert files(tmp_path).select([2021]).domains == ("2021",)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from moe_toy.data.domains import FileDomains
-from moe_toy.data.packing import token_streams, tokenize
+from moe_toy.data.packing import _batches, token_streams, tokenize
 from moe_toy.data.tokenizer import train
 
 TEXTS = {"letters": ["a b c", "d e f"], "numbers": ["1 2 3 4"]}
@@ -96,7 +96,7 @@ TOKENIZE = """
 import sys
 from pathlib import Path
 from moe_toy.data.domains import FileDomains
-from moe_toy.data.packing import tokenize
+from moe_toy.data.packing import _batches, tokenize
 from moe_toy.data.tokenizer import train
 
 root = Path(sys.argv[1])
@@ -125,3 +125,8 @@ def test_two_processes_at_once_write_whole_streams(source, tokenizer, tmp_path):
         "a b c<|endoftext|>d e f<|endoftext|>",
         "1 2 3 4<|endoftext|>",
     ]
+
+
+def test_documents_are_encoded_by_size_not_by_number():
+    texts = ["x" * 700_000, "y" * 300_000, "z" * 300_000, "w" * 3_000_000, "v"]
+    assert [[text[0] for text in batch] for batch in _batches(iter(texts))] == [["x", "y"], ["z"], ["w"], ["v"]]

@@ -1,9 +1,11 @@
 """Byte-level BPE: exact size, exact bytes, cached by what it was trained on."""
 
+import time
+
 import pytest
 
 from moe_toy.data.domains import TextSource
-from moe_toy.data.tokenizer import EOS, Tokenizer, prepare_tokenizer, train
+from moe_toy.data.tokenizer import EOS, Tokenizer, break_words, prepare_tokenizer, train
 from moe_toy.errors import UserError
 
 ENGLISH = ["the cat sat on the mat and the dog sat on the log"] * 5
@@ -141,3 +143,34 @@ def test_texts_are_neither_cut_nor_padded_as_a_file_may_ask_for(tmp_path):
     tokenizer.backend.enable_padding(length=1000)
     tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
     assert Tokenizer.load(tmp_path / "tokenizer.json").encode(ENGLISH) == wanted
+
+
+def test_the_name_of_a_special_token_within_a_text_is_text():
+    tokenizer = train([*ENGLISH, EOS], 280)
+    [ids] = tokenizer.encode([f"the cat{EOS}sat"])
+    assert ids.count(tokenizer.eos_id) == 1
+    assert ids[-1] == tokenizer.eos_id
+    assert tokenizer.token_bytes[ids].sum() == len(f"the cat{EOS}sat")
+    assert tokenizer.decode(ids[:-1]) == f"the cat{EOS}sat"
+
+
+def test_a_document_longer_than_the_sample_is_cut(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("moe_toy.data.tokenizer.train", lambda texts, size: given.extend(texts) or train(ENGLISH, size))
+    prepare(Texts(["ä" * 5_000_000]), tmp_path)
+    assert [len(text.encode()) for text in given] == [1000]
+    assert set(given[0]) == {"ä"}
+
+
+def test_long_words_do_not_hold_up_training():
+    started = time.process_time()
+    tokenizer = train(["x" * 400_000 + " " * 400_000, *ENGLISH], 270)
+    assert time.process_time() - started < 20  # more than two minutes where a word may be as long as it likes
+    assert tokenizer.vocab_size == 270
+
+
+@pytest.mark.parametrize("text", ["", "a b", "x" * 2500 + " " * 1500 + "y", "x" * 1000])
+def test_breaking_words_loses_nothing(text):
+    pieces = list(break_words(text))
+    assert "".join(pieces) == text
+    assert all(len(word) <= 1000 for piece in pieces for word in piece.split())

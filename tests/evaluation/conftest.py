@@ -7,7 +7,7 @@ import torch
 
 from moe_toy.data.domains import FileDomains
 from moe_toy.data.tokenizer import train
-from moe_toy.evaluation.samples import Samples
+from moe_toy.evaluation.samples import Samples, Text
 from tests.small_run import WORDS
 
 NUM_EXPERTS, TOP_K = 16, 2
@@ -124,6 +124,6 @@ def tokenizer_file(tmp_path_factory):
 @pytest.fixture
 def samples(texts, tokenizer_file, tmp_path):
     source = FileDomains(path=texts, validation_fraction=0.5, max_characters=1000)
-    made = Samples(source, tokenizer_file, tmp_path / "cache", per_domain=3, length=32)
+    made = Samples(Text(source, tmp_path / "cache", validation_samples=3, validation_length=32), tokenizer_file)
     made.prepare()
     return made

@@ -13,7 +13,7 @@ from moe_toy.errors import UserError
 from moe_toy.evaluation.capture import check_fits, record
 from moe_toy.evaluation.pretrained_model import PretrainedModel
 from moe_toy.evaluation.router_hooks import family_of
-from moe_toy.evaluation.samples import Samples
+from moe_toy.evaluation.samples import Samples, Text
 from moe_toy.evaluation.target import Limits
 from tests.evaluation.conftest import tiny_model
 
@@ -69,7 +69,7 @@ def test_text_must_fit_the_model(samples):
 
 def samples_with(tokenizer, texts, tmp_path) -> Samples:
     source = FileDomains(path=texts, validation_fraction=0.5, max_characters=1000)
-    samples = Samples(source, tokenizer, tmp_path / "cache", per_domain=3, length=32)
+    samples = Samples(Text(source, tmp_path / "cache", validation_samples=3, validation_length=32), tokenizer)
     samples.prepare()
     return samples
 

@@ -7,6 +7,8 @@ import yaml
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
 from moe_toy.evaluation.checkpoint import CheckpointTarget
+from moe_toy.evaluation.reading import Reading
+from moe_toy.evaluation.settings import Options
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.transformer import MoETransformer
 from tests.model.conftest import MODEL, MOE
@@ -15,7 +17,7 @@ SCHEME = {"_target_": "moe_toy.balance.loss_free.LossFreeBias", "rate": 0.5}
 
 
 @pytest.fixture
-def target(tmp_path):
+def target(tmp_path, monkeypatch):
     """Of a run whose model has a bias on its selection."""
     config = ModelConfig(**MODEL, moe=MoEConfig(**MOE))
     sizes = {"num_layers": len(config.moe_layers), "num_experts": config.moe.num_experts}
@@ -24,7 +26,14 @@ def target(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     path = tmp_path / "checkpoints" / "last.ckpt"
     torch.save({"hyper_parameters": {"model": MODEL | {"moe": MOE}}, "state_dict": state}, path)
-    return CheckpointTarget(path=tmp_path, device="cpu", batch_size=1)
+    monkeypatch.setattr(Reading, "check", lambda *_: None)  # of the text
+    return CheckpointTarget(path=tmp_path, device="cpu", batch_size=1, options=Options())
+
+
+def test_a_folder_that_is_no_run_is_told_so(tmp_path):
+    target = CheckpointTarget(path=tmp_path, device="cpu", batch_size=1, options=Options())
+    with pytest.raises(UserError, match=r"target.path: .* no run directory; give a checkpoint of train\.py or the run"):
+        target.check()
 
 
 def touching(path):

@@ -41,9 +41,7 @@ def test_a_transformers_model_in_memory(texts, tokenizer_file):
 
 
 def test_our_model_in_memory(texts, tokenizer_file):
-    config = ModelConfig(**MODEL | {"vocab_size": 300}, moe=MoEConfig(**MOE))
-    model = MoETransformer(config, LoadBalancer(num_layers=2, num_experts=8))
-    tables = evaluate(model, texts, tokenizer=tokenizer_file, samples=2, length=32, **QUICK)
+    tables = evaluate(our_model(), texts, tokenizer=tokenizer_file, samples=2, length=32, **QUICK)
     assert tables["load"].expert.nunique() == 8
 
 
@@ -55,3 +53,27 @@ def test_a_model_in_memory_needs_a_tokenizer(texts):
 def test_something_else_is_no_model(texts):
     with pytest.raises(UserError, match="a Linear is no model"):
         evaluate(torch.nn.Linear(2, 2), texts)
+
+
+def our_model() -> MoETransformer:
+    config = ModelConfig(**MODEL | {"vocab_size": 300}, moe=MoEConfig(**MOE))
+    return MoETransformer(config, LoadBalancer(num_layers=2, num_experts=8))
+
+
+@pytest.mark.parametrize("make", [our_model, lambda: tiny_model("mixtral")], ids=["ours", "transformers"])
+@pytest.mark.parametrize("fails", [False, True], ids=["measured", "failed"])
+def test_a_model_is_left_as_it_was(make, fails, texts, tokenizer_file, tmp_path):
+    """No hook, in training where it was, and it can be saved; also after an exception within a forward pass."""
+    model = make().train()
+    modules = list(model.modules())
+    modules[-1].eval()  # a user may have frozen a part
+    if fails:
+        handle = modules[-1].register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            evaluate(model, texts, tokenizer=tokenizer_file, samples=2, length=32, **QUICK)
+        handle.remove()
+    else:
+        evaluate(model, texts, tokenizer=tokenizer_file, samples=2, length=32, **QUICK)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    assert [module.training for module in modules] == [True] * (len(modules) - 1) + [False]
+    torch.save(model, tmp_path / "model.pt")

@@ -139,7 +139,8 @@ def test_routers_named_by_the_user(returns, output):
     torch.manual_seed(0)
     model, hidden = RemoteCode(returns), torch.randn(2, 3, 4)
     hooks = RouterHooks(model, named_by_user(r"layers\.\d+\.gate", output, top_k=2))
-    model(hidden)
+    with hooks.watching():
+        model(hidden)
     expected = model.layers[0].gate.linear(hidden).topk(2).indices
     assert torch.equal(hooks.take(batch=2)[0], expected)
 
@@ -152,6 +153,22 @@ def test_without_moe_layers_the_modules_are_listed():
 def test_a_module_that_is_no_router_is_told():
     model = RemoteCode("logits")
     hooks = RouterHooks(model, named_by_user("layers", "logits", top_k=2))
-    model(torch.randn(2, 3, 4))
+    with hooks.watching():
+        model(torch.randn(2, 3, 4))
     with pytest.raises(UserError, match="layers was called 0 times"):
         hooks.take(batch=2)
+
+
+def test_layers_with_another_top_k_are_refused_by_name():
+    model = tiny_model("mixtral")
+    routers = [module for name, module in model.named_modules() if name.endswith(".gate")]
+    routers[1].top_k = TOP_K + 1
+    with pytest.raises(UserError, match=rf"number of experts per token \({TOP_K} in layer 0; {TOP_K + 1} in layer 1\)"):
+        watched(model).observe(TOKENS)
+
+
+def test_layers_with_another_number_of_experts_are_refused_by_name():
+    model = tiny_model("mixtral")
+    [module for name, module in model.named_modules() if name.endswith(".experts")][1].num_experts = 8
+    with pytest.raises(UserError, match=rf"number of experts \({NUM_EXPERTS} in layer 0; 8 in layer 1\)"):
+        watched(model)

@@ -6,11 +6,11 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-import train
 from moe_toy.errors import UserError
 from moe_toy.export import from_huggingface
 from moe_toy.export.to_huggingface import export
-from moe_toy.runs.checkpoint import load_checkpoint, load_weights, model_config, model_state
+from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.training.build import build_model
 from tests.export.test_to_huggingface import ROUTERS, SIGMOID, VARIANTS, assert_equal_logits_and_routing
 from tests.paths import CONF
 
@@ -20,19 +20,19 @@ def test_out_and_back_is_bit_exact(make_model, save, tmp_path, overrides):
     model = make_model(*overrides)
     export(save(model), tmp_path / "folder")
     from_huggingface.main(tmp_path / "folder", tmp_path / "back")
-    checkpoint = load_checkpoint(tmp_path / "back" / "checkpoints" / "last.ckpt")
-    state, back = model.state_dict(), model_state(checkpoint)
+    checkpoint = Checkpoint.open(tmp_path / "back")
+    state, back = model.state_dict(), checkpoint.weights
     assert state.keys() == back.keys()
     assert all(torch.equal(state[name], back[name]) for name in state)
-    assert model_config(checkpoint).total_parameters == model.config.total_parameters
-    assert model_config(checkpoint).moe_layers == model.config.moe_layers
+    assert checkpoint.model_config.total_parameters == model.config.total_parameters
+    assert checkpoint.model_config.moe_layers == model.config.moe_layers
 
 
 def test_a_selection_bias_survives(make_model, save, tmp_path):
     model = make_model(SIGMOID, bias=True)
     export(save(model), tmp_path / "folder")
     from_huggingface.main(tmp_path / "folder", tmp_path / "back")
-    back = model_state(load_checkpoint(tmp_path / "back" / "checkpoints" / "last.ckpt"))
+    back = Checkpoint.open(tmp_path / "back").weights
     assert torch.equal(back["balancer.bias"], model.balancer.bias)
 
 
@@ -55,10 +55,10 @@ def test_a_model_of_theirs_computes_the_same_here(tmp_path):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "folder")
     from_huggingface.main(tmp_path / "folder", tmp_path / "back")
     path = tmp_path / "back" / "checkpoints" / "last.ckpt"
-    overrides = from_huggingface.model_overrides(model_config(load_checkpoint(path)))
+    overrides = from_huggingface.model_overrides(Checkpoint.open(path).model_config)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        model = train.build_model(compose("train", [*overrides, f"init_from={path}"])).eval()
-    load_weights(path, model)
+        model = build_model(compose("train", [*overrides, f"init_from={path}"])).eval()
+    Checkpoint.open(path).load_into(model)
     assert_equal_logits_and_routing(model, tmp_path / "folder")
 
 

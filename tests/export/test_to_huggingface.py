@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from moe_toy.data import tokenizer
 from moe_toy.errors import UserError
 from moe_toy.export.to_huggingface import export
+from moe_toy.runs.run_directory import RunDirectory
 from tests.paths import CONF
 
 VARIANTS = sorted(path.stem for path in (CONF / "moe").glob("*.yaml"))
@@ -33,16 +34,19 @@ def by_expert(expert_ids, weights):
 def assert_equal_logits_and_routing(ours, folder):
     theirs, loading = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not any(loading.values()), loading
-    routings = []
+    routings, our_routings = [], []
+    for name, module in ours.named_modules():
+        if name.endswith(".router"):
+            module.register_forward_hook(lambda _, inputs, routing: our_routings.append(routing))
     for name, module in theirs.named_modules():
         if name.endswith(".experts"):
             module.register_forward_pre_hook(lambda _, inputs: routings.append(inputs[1:]))
     tokens = torch.randint(ours.config.vocab_size, (2, ours.config.max_seq_len))
     output, logits = ours(tokens), theirs.eval()(tokens).logits
     torch.testing.assert_close(logits, output.logits, atol=1e-4, rtol=0)
-    our_routings = zip(output.trace.expert_ids.flatten(1, 2), output.trace.weights.flatten(1, 2), strict=True)
     for ours_chosen, theirs_chosen in zip(our_routings, routings, strict=True):
-        (ids, weights), (their_ids, their_weights) = by_expert(*ours_chosen), by_expert(*theirs_chosen)
+        ids, weights = by_expert(ours_chosen.expert_ids.flatten(0, 1), ours_chosen.weights.flatten(0, 1))
+        their_ids, their_weights = by_expert(*theirs_chosen)
         assert torch.equal(their_ids, ids)
         torch.testing.assert_close(their_weights, weights)
 
@@ -51,6 +55,13 @@ def assert_equal_logits_and_routing(ours, folder):
 def test_every_variant_has_equal_logits_and_routing(make_model, save, tmp_path, variant):
     model = make_model(f"moe={variant}")
     export(save(model), tmp_path / "out")
+    assert_equal_logits_and_routing(model, tmp_path / "out")
+
+
+def test_a_run_directory_stands_for_its_last_checkpoint(make_model, save, tmp_path):
+    model = make_model("moe=baseline")
+    run = RunDirectory.of(save(model))
+    export(run.path, tmp_path / "out")
     assert_equal_logits_and_routing(model, tmp_path / "out")
 
 

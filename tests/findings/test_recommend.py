@@ -42,6 +42,29 @@ def test_the_recommended_cache_satisfies_sch_and_lru():
     assert cache["knee"]["lru"]["hit_rate_at_paper_ratio"] == 0.7
 
 
+def in_both_orders(results: Results, by_layer: dict[str, list[float]], **summary) -> Results:
+    """The table of `by_hand` in token order, beside the same table with other hit rates in layer order."""
+    cache = results.tables["cache"]
+    rates = [rate for policy in ("sch", "lru") for rate in by_layer[policy]]
+    cache = pd.concat([cache.assign(order="token"), cache.assign(order="layer", hit_rate=rates)])
+    return replace(results, summary=results.summary | summary, tables=results.tables | {"cache": cache})
+
+
+def test_what_is_recommended_is_what_a_real_cache_gets():
+    cache = found(in_both_orders(by_hand(), {"sch": [0.3, 0.6, 0.95, 1.0], "lru": [0.0, 0.1, 0.9, 1.0]}))["cache"]
+    assert cache["order"] == "layer"
+    assert cache["capacity"] == 3
+    assert cache["hit_rate"] == {"sch": 0.95, "lru": 0.9}
+
+
+def test_no_cache_below_the_cycle_of_a_token_is_recommended():
+    """Two layers of one expert a token: a cache of one has its knee there, but LRU finds nothing in it."""
+    steep = {"sch": [0.9, 0.92, 0.95, 1.0], "lru": [0.9, 0.92, 0.95, 1.0]}
+    cache = found(in_both_orders(by_hand(), steep, layer_ids=[0, 1], num_experts=2))["cache"]
+    assert [knee["capacity"] for knee in cache["knee"].values()] == [1, 1]
+    assert (cache["capacity"], cache["cycle"], cache["lru_below_cycle"]) == (2, 2, 0.9)
+
+
 def test_consistency_names_group_floor_and_worst_domain():
     answer = found(by_hand(domains={"books": 0.3, "code": 0.6}))
     assert answer["group"] == "G2"

@@ -8,7 +8,7 @@ from moe_toy.locality.adjacent import Adjacent
 from moe_toy.locality.base import LocalityScheme
 from moe_toy.locality.contrast import Contrast
 from moe_toy.model.transformer import MoETransformer
-from tests.balance.test_invariance import BATCH, SEQ, VOCAB, distance, two_steps
+from tests.behaviour.test_invariance import BATCH, SEQ, VOCAB, distance, two_steps
 from tests.model.conftest import make_config  # noqa: F401 (a fixture)
 
 

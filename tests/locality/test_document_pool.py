@@ -3,7 +3,7 @@ import torch
 
 from moe_toy.errors import UserError
 from moe_toy.locality.document_pool import DocumentPool
-from tests.balance.test_invariance import SEQ, VOCAB
+from tests.behaviour.test_invariance import SEQ, VOCAB
 from tests.locality.test_base import make_model
 from tests.model.conftest import make_config  # noqa: F401 (a fixture)
 

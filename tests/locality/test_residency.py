@@ -5,7 +5,7 @@ import torch
 
 from moe_toy.locality.residency import Residency
 from moe_toy.model.router import TopKRouter
-from tests.balance.test_invariance import SEQ, VOCAB
+from tests.behaviour.test_invariance import SEQ, VOCAB
 from tests.locality.test_base import make_model
 from tests.model.conftest import make_config  # noqa: F401 (a fixture)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from moe_toy.errors import UserError
-from moe_toy.metrics import analyze, pearson
+from moe_toy.metrics import analyze, cache_hits, pearson
 from moe_toy.traces.trace_file import load_trace, save_trace
 
 MANIFEST = json.loads((Path(__file__).parents[1] / "golden" / "manifest.json").read_text())
@@ -52,7 +52,7 @@ def test_srp_equals_the_published_code(golden, tables):
 @pytest.mark.parametrize("scope", ["layer", "model"])
 def test_hit_rates_equal_the_published_code(golden, tables, scope):
     table = tables["cache"]
-    rows = table[(table.scope == scope) & table.domain.notna()]
+    rows = table[(table.scope == scope) & (table.order != "layer") & table.domain.notna()]
     sch, real = (golden[f"exp_{kind}_{scope}"].mean(-3, dtype=np.float64) for kind in ("sch", "chr"))
     order = ["layer", "domain", "segment_length", "capacity"]
     got = rows[rows.policy == "sch"].sort_values(order).hit_rate
@@ -139,6 +139,17 @@ def test_intervals_hold_the_score_at_model_and_layer_level(golden_named):
     assert (cache.ci_low <= cache.hit_rate + 1e-12).all()
 
 
+def test_rows_in_layer_order_say_what_an_engine_gets(make_trace):
+    trace = make_trace(domains=1)
+    cache = analyze(trace, segment_lengths=(4,), cache_stride=1)["cache"]
+    for policy, length in (("lru", None), ("sch", 4)):
+        options = {"policy": policy, "scope": "model", "order": "layer", "cold": "miss", "segment_length": length or 1}
+        hits, requests = cache_hits(trace.expert_ids, trace.num_experts, **options)
+        rows = cache[(cache.policy == policy) & (cache.order == "layer") & cache.domain.isna()]
+        np.testing.assert_allclose(rows.hit_rate, hits.sum(0)[0] / requests.sum())
+    assert cache[cache.scope == "layer"].order.isna().all()
+
+
 def test_long_segments_are_left_out_of_srp(make_trace):
     assert analyze(make_trace(seq=10), segment_lengths=(4, 16))["srp"].segment_length.unique().tolist() == [4]
 
@@ -190,7 +201,7 @@ def test_correlations_over_the_golden_models_equal_the_published_code(golden_nam
             pairs = []
             for tables in cases:
                 cache = tables["cache"]
-                cache = cache[(cache.scope == "model") & cache.domain.notna()]
+                cache = cache[(cache.order == "token") & cache.domain.notna()]
                 sch = cache[(cache.policy == "sch") & (cache.segment_length == int(m))]
                 real = cache[cache.policy == policy.lower()]
                 pairs.append(sch.merge(real, on=["domain", "capacity"]))

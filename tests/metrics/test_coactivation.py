@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from moe_toy.metrics import CoActivation
+from moe_toy.metrics.coactivation import expert_pairs
 
 
 def test_hand_computed(trace_of):
@@ -21,3 +22,9 @@ def test_equals_the_product_of_masks(make_trace):
     metric.update(trace)
     mask = activation_mask(trace.expert_ids, 6).flatten(1, 2).long()
     assert torch.equal(metric.pairs, mask.mT @ mask)
+
+
+def test_no_expert_is_in_no_pair():
+    ids = torch.tensor([[[[0, 1], [0, -1], [-1, 2]]]])
+    pairs = expert_pairs(ids, 3)[0]
+    assert pairs.tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]

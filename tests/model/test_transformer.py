@@ -16,14 +16,33 @@ def test_trace_has_one_row_per_moe_layer_and_no_gradients(make_config):
     trace = make_model(config)(torch.randint(50, (3, 7))).trace
     assert trace.expert_ids.shape == (2, 3, 7, 2)
     assert trace.layer_ids == (1, 3)
-    assert not trace.weights.requires_grad
+    assert trace.weights is None  # which nobody reads
 
 
-def test_predictions_are_traced_in_evaluation_only(make_config):
+def test_only_what_is_asked_for_is_traced(make_config):
     model, tokens = make_model(make_config()), torch.randint(50, (2, 5))
+    assert model(tokens, with_trace=False).trace is None
     assert model(tokens).trace.predicted_ids is None
-    output = model.eval()(tokens)
+    output = model(tokens, with_predictions=True)
     assert torch.equal(output.trace.predicted_ids, output.logits.argmax(-1))
+
+
+CASTS = {
+    "to": lambda model: model.to(torch.bfloat16),
+    "half": lambda model: model.half(),
+    "bfloat16": lambda model: model.bfloat16(),
+    "there and back": lambda model: model.double().bfloat16().float(),
+}
+
+
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_the_rotary_table_is_not_cast(make_config, cast):
+    model, exact = make_model(make_config()), make_model(make_config()).rotation
+    assert cast(model) is model
+    assert model.rotation.dtype == torch.float32
+    assert torch.equal(model.rotation, exact)
+    assert model.double().rotation.dtype == torch.float64  # that loses nothing
+    assert model.to("meta").rotation.is_meta
 
 
 def test_permuting_expert_ids_changes_nothing(make_config):

@@ -4,6 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import train
+from moe_toy.training import preflight
 from moe_toy.training.lit_moe import LitMoE
 from tests.callbacks.conftest import curves, subject, trace  # noqa: F401
 from tests.model.conftest import make_config  # noqa: F401
@@ -25,8 +26,8 @@ def run(texts, cache):
         places = [f"data.source.path={texts}", f"data.root={cache}", f"run_dir={run_dir}", f"name={run_dir.name}"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", [*SMALL, *places, *EIGHT_EXPERTS, "logger=csv", *overrides])
-        train.check(cfg)
-        train.prepare(cfg)
+        preflight.check(cfg)
+        preflight.prepare(cfg)
         train.main.__wrapped__(cfg)
         return run_dir
 

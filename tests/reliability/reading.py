@@ -10,10 +10,10 @@ import torch
 
 from moe_toy.data.readers import read_documents
 from moe_toy.data.tokenizer import Tokenizer, train
-from moe_toy.evaluation.routed_experts import import_routed_experts
 from moe_toy.routing import RoutingTrace
-from moe_toy.runs.checkpoint import model_config, model_state
-from moe_toy.runs.checkpoint_file import save_whole
+from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.runs.checkpoint_file import save_checkpoint
+from moe_toy.traces.foreign import import_traces
 from moe_toy.traces.trace_file import load_trace, save_trace
 from moe_toy.training.checkpoint_io import AtomicCheckpointIO
 from tests.model.conftest import MODEL, MOE
@@ -26,9 +26,9 @@ def documents(path: Path) -> None:
 
 
 def checkpoint(path: Path) -> None:
-    content = AtomicCheckpointIO().load_checkpoint(path)
-    model_config(content)
-    model_state(content)
+    AtomicCheckpointIO().load_checkpoint(path)
+    opened = Checkpoint.open(path)
+    _ = opened.model_config, opened.weights
 
 
 def tokenizer(path: Path) -> None:
@@ -63,7 +63,9 @@ def write_checkpoint(path: Path) -> None:
 
 
 def write_own_checkpoint(path: Path) -> None:
-    save_whole({"state_dict": {"model.a": torch.randn(9)}, "hyper_parameters": {"model": MODEL | {"moe": MOE}}}, path)
+    save_checkpoint(
+        {"state_dict": {"model.a": torch.randn(9)}, "hyper_parameters": {"model": MODEL | {"moe": MOE}}}, path
+    )
 
 
 def write_tokenizer(path: Path) -> None:
@@ -84,7 +86,7 @@ def write_routed_npy(path: Path) -> None:
 
 
 def routed_experts(path: Path) -> None:
-    import_routed_experts(path, num_experts=6, sequence_length=2)
+    import_traces(path, num_experts=6, sequence_length=2)
 
 
 READERS = {

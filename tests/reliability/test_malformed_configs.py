@@ -10,8 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-import train
-from moe_toy.command_line.entry import MISTAKES, explain, flat_keys
+from moe_toy.command_line.mistakes import MISTAKES, explain, flat_keys
+from moe_toy.training import preflight
 from tests.paths import CONF, ROOT
 
 MAY_BE_ANYTHING = {"name", "run_dir", "model.moe", "trainer.devices"}
@@ -100,8 +100,8 @@ def without(key: str) -> DictConfig:
 
 def complaint(cfg: DictConfig) -> str:
     with pytest.raises(MISTAKES) as stop:
-        train.check(cfg)
-    return explain(stop.value, [], CONF, "train")
+        preflight.check(cfg)
+    return explain(stop.value, [])
 
 
 WITHOUT_LIGHTNING = """

@@ -1,18 +1,22 @@
 """A run that was stopped or died continues to exactly the end that it would have had."""
 
 import os
+import shutil
 import signal
+import time
+from collections import Counter
 
 import pandas as pd
 import pytest
 from lightning.pytorch.callbacks import Timer
 
+from moe_toy.runs import checkpoint_file
 from tests.reliability.compare import assert_same_end
 
 SHORT = [
     "trainer.max_steps=6",
     "trainer.accumulate_grad_batches=2",
-    "trainer.val_check_interval=4",
+    "trainer.val_check_interval=2",
     "data.validation_batch_size=2",
     "callbacks=none",
     "+callbacks.saturation={_target_:moe_toy.callbacks.saturation.SaturationCallback,probe_batches:2,per_layer:false}",
@@ -79,8 +83,8 @@ def test_other_numbers_of_data_workers_change_nothing(run, whole, at_call, tmp_p
     assert_same_end(whole("loss_free"), tmp_path / "run")
 
 
-def test_a_validation_that_would_fall_into_a_step_comes_after_it(run, at_call, tmp_path):
-    odd = [*SHORT, "trainer.val_check_interval=3"]
+def test_a_share_of_the_run_that_is_no_whole_number_of_steps_is_continued_too(run, at_call, tmp_path):
+    odd = [*SHORT, "trainer.val_check_interval=0.4"]  # of 6 steps
     whole = run(tmp_path / "whole", *odd)
     assert validated_steps(whole) == [0, 2, 4, 6]
     at_call("training_step", 6, crash)
@@ -99,10 +103,43 @@ def test_a_run_without_time_left_ends_between_steps(run, whole, at_call, tmp_pat
     assert_same_end(whole("global_batch"), tmp_path / "run")
 
 
-@pytest.mark.parametrize("validations", ["trainer.val_check_interval=4", "trainer.limit_val_batches=0"])
+@pytest.mark.parametrize("validations", ["trainer.val_check_interval=2", "trainer.limit_val_batches=0"])
 def test_the_last_step_is_saved_without_a_validation_too(run, tmp_path, validations):
     run(tmp_path / "run", *SHORT, "trainer.max_steps=3", validations)
     assert saved_steps(tmp_path / "run")[-1] == 3
+
+
+def test_resuming_hashes_each_checkpoint_once(run, whole, tmp_path, monkeypatch):
+    """Checked, started from, asked for its loggers and read by Lightning."""
+    copy = shutil.copytree(whole("loss_free"), tmp_path / "run")
+    (copy / "checkpoints" / "step-000000006.ckpt").write_bytes(b"damaged")
+    hour_ago = time.time() - 3600
+    for path in (copy / "checkpoints").iterdir():
+        os.utime(path, (hour_ago, hour_ago))
+    hashed, hash_file = Counter(), checkpoint_file.hash_file
+
+    def counting(path, length):
+        hashed[path] += 1
+        return hash_file(path, length)
+
+    monkeypatch.setattr(checkpoint_file, "hash_file", counting)
+    settings = [*SHORT, "balance=loss_free"]
+    run(copy, *settings, "ckpt_path=auto")
+    started_from = copy / "checkpoints" / "step-000000004.ckpt"
+    assert hashed == {started_from: 1}
+    run(tmp_path / "other", *settings, f"ckpt_path={whole('loss_free')}")
+    assert max(hashed.values()) == 1
+    assert len(hashed) == 2
+    assert_same_end(whole("loss_free"), copy)
+
+
+def test_a_run_starts_from_the_weights_in_a_run_directory(run, whole, tmp_path):
+    start = whole("loss_free")
+    by_folder, by_file = (
+        run(tmp_path / name, *SHORT, "trainer.max_steps=2", "balance=loss_free", f"init_from={path}")
+        for name, path in (("folder", start), ("file", start / "checkpoints" / "last.ckpt"))
+    )
+    assert_same_end(by_folder, by_file)
 
 
 def saved_steps(run_dir):

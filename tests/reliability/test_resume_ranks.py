@@ -7,8 +7,9 @@ import socket
 import pytest
 from torch import multiprocessing
 
-from moe_toy.runs.checkpoint_folder import step_file
+from moe_toy.runs.run_directory import RunDirectory
 from tests.reliability.compare import assert_same_end
+from tests.reliability.test_progress import difference, last
 
 SHORT = [
     "trainer=ddp",
@@ -17,7 +18,7 @@ SHORT = [
     "trainer.devices=2",
     "trainer.max_steps=4",
     "trainer.accumulate_grad_batches=2",
-    "trainer.val_check_interval=4",
+    "trainer.val_check_interval=2",
     "data.validation_batch_size=1",
     "balance=global_batch",
     "callbacks=none",
@@ -87,6 +88,25 @@ def test_two_ranks_continue_exactly(run, whole, on_two_ranks, at_call, case):
         run(run_dir, *SHORT)
 
     assert on_two_ranks(interrupted) == [128 + signal.SIGTERM, 0]
-    assert step_file(run_dir / "checkpoints", saved_step).exists()
+    assert RunDirectory(run_dir).step(saved_step).exists()
     assert on_two_ranks(lambda: run(run_dir, *SHORT, "ckpt_path=auto")) == [0, 0]
     assert_same_end(whole, run_dir)
+
+
+ALONE = ["trainer.devices=1", "trainer.accumulate_grad_batches=1", "global_batch_size=16", "balance.estimate=exact"]
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_run_goes_on_with_another_number_of_ranks(run, on_two_ranks, tmp_path, first):
+    """Four steps of 16 sequences, two of them on one rank and two on two."""
+    ways = {1: [*ALONE, "trainer.strategy=auto"], 2: [*ALONE, "trainer.devices=2"]}
+
+    def train_on(ranks: int, folder, *more: str) -> None:
+        job = lambda: run(folder, *SHORT, *ways[ranks], *more)  # noqa: E731
+        assert on_two_ranks(job) == [0, 0] if ranks == 2 else job()
+
+    train_on(first, tmp_path / "whole")
+    start = RunDirectory(tmp_path / "whole").step(2)
+    train_on(3 - first, tmp_path / "rest", f"ckpt_path={start}")
+    assert last(tmp_path / "rest")["DomainDataModule"]["num_samples"] == 64
+    assert difference(tmp_path / "whole", tmp_path / "rest") < 1e-5

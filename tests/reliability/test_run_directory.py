@@ -13,14 +13,16 @@ import time
 import pandas as pd
 import pytest
 
-from moe_toy.command_line.entry import run_checked, told_in_one_line
+import evaluate
+import train
+from moe_toy.command_line.mistakes import report_user_errors
 from moe_toy.errors import UserError
 from moe_toy.runs import checkpoint_file
-from moe_toy.runs.checkpoint_file import load_intact, save_whole
-from moe_toy.runs.resume import alone_in
+from moe_toy.runs.checkpoint_file import load_intact, save_checkpoint
+from moe_toy.runs.resume import lock_run_directory
 from moe_toy.training.lit_moe import LitMoE
 from moe_toy.training.session import record_tokenizer
-from tests.paths import CONF, ROOT
+from tests.paths import ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL
 
 TWO_STEPS = ["trainer.max_steps=2", "trainer.val_check_interval=1", "callbacks=none"]
@@ -34,15 +36,15 @@ def finished(run, tmp_path_factory):
 def test_a_second_process_is_refused_while_the_first_lives_and_not_after_it_was_killed(tmp_path):
     reader, writer = os.pipe()
     if (process := os.fork()) == 0:
-        with alone_in(tmp_path):
+        with lock_run_directory(tmp_path):
             os.write(writer, b"locked")
             signal.pause()
     os.read(reader, 6)
-    with pytest.raises(UserError, match="another process is training in"), alone_in(tmp_path):
+    with pytest.raises(UserError, match="another process is training in"), lock_run_directory(tmp_path):
         pass
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    with alone_in(tmp_path):
+    with lock_run_directory(tmp_path):
         pass
 
 
@@ -65,7 +67,7 @@ def let_no_later_step_be_better(run_dir, than: int):
     content = load_intact(run_dir / "checkpoints" / "last.ckpt")
     (name,) = (name for name in content["callbacks"] if "CheckpointCallback" in name)
     content["callbacks"][name]["best"] = (0.0, than)
-    save_whole(content, run_dir / "checkpoints" / "step-000000002.ckpt")
+    save_checkpoint(content, run_dir / "checkpoints" / "step-000000002.ckpt")
 
 
 def test_a_run_directory_that_was_moved_keeps_its_best(run, finished, tmp_path):
@@ -146,7 +148,7 @@ def test_other_samples_than_would_have_followed_are_told_of(run, finished, tmp_p
     assert "other samples follow" in caplog.text
     content = load_intact(copy / "checkpoints" / "last.ckpt")
     del content["DomainDataModule"]["order"]  # as in checkpoints of before
-    save_whole(content, copy / "checkpoints" / "step-000000004.ckpt")
+    save_checkpoint(content, copy / "checkpoints" / "step-000000004.ckpt")
     run(copy, *TWO_STEPS, "trainer.max_steps=5", "ckpt_path=auto")
 
 
@@ -229,6 +231,9 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(run, tmp_path, monke
     assert (tmp_path / "run" / "checkpoints" / "step-000000002.ckpt").exists()
 
 
+OUTPUT = {"train": train.OUTPUT, "evaluate": evaluate.OUTPUT}
+
+
 @pytest.mark.parametrize(
     ("command", "remedy"), [("train", "another hydra.run.dir; "), ("evaluate", "another out_dir; ")]
 )
@@ -237,24 +242,22 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(run, tmp_path, monke
     [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP],
     ids=errno.errorcode.get,
 )
-def test_what_cannot_be_written_is_told_in_one_line(monkeypatch, capsys, code, command, remedy):
+def test_what_cannot_be_written_is_told_in_one_line(capsys, code, command, remedy):
     def main():
         raise OSError(code, os.strerror(code), "outputs/run/metrics.csv")
 
-    monkeypatch.setattr(sys, "argv", [f"{command}.py"])
-    with pytest.raises(SystemExit, match="2"):
-        run_checked(main, (), CONF, command)
+    with pytest.raises(SystemExit, match="2"), report_user_errors(OUTPUT[command]):
+        main()
     line = capsys.readouterr().err
     assert remedy in line
     assert line.startswith(f"error: cannot write outputs/run/metrics.csv ({os.strerror(code)}); ")
     assert line.count("\n") == 1
 
 
-def test_a_log_file_that_cannot_be_opened_is_told_in_one_line(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["train.py"])
+def test_a_log_file_that_cannot_be_opened_is_told_in_one_line(capsys, tmp_path):
     handlers = {"file": {"class": "logging.FileHandler", "filename": str(tmp_path)}}
-    with pytest.raises(SystemExit, match="2"):
-        run_checked(lambda: logging.config.dictConfig({"version": 1, "handlers": handlers}), (), CONF, "train")
+    with pytest.raises(SystemExit, match="2"), report_user_errors(OUTPUT["train"]):
+        logging.config.dictConfig({"version": 1, "handlers": handlers})
     assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path} (Is a directory); ")
 
 
@@ -264,7 +267,7 @@ class OnFullDisk(io.StringIO):
 
 
 def test_a_log_that_cannot_be_written_is_passed_over(capsys):
-    with told_in_one_line():
+    with report_user_errors(OUTPUT["train"]):
         logging.StreamHandler(OnFullDisk()).handle(logging.makeLogRecord({"msg": "finished step 1"}))
     assert capsys.readouterr().err == ""
 

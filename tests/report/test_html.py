@@ -36,6 +36,17 @@ def test_a_section_for_everything_measured(small_results, tmp_path):
     assert "Tokens per second on your device" in path.read_text()
 
 
+def test_caches_are_those_of_an_engine_beside_the_papers_once(small_results, tmp_path):
+    text = write_report(small_results, tmp_path).read_text()
+    assert "Layer by layer and token by token" in text
+    assert "an engine asks for the experts of one layer after another" in text
+    assert "below one token&#x27;s cycle" in text or "below one token's cycle" in text
+    older = small_results.tables["cache"].query("order != 'layer'").drop(columns="order")
+    summary = {name: value for name, value in small_results.summary.items() if name != "recommendation"}
+    before = replace(small_results, summary=summary, tables={"srp": small_results.tables["srp"], "cache": older})
+    assert "layer by layer" not in write_report(before, tmp_path).read_text()  # nor is another order passed off as it
+
+
 @pytest.mark.parametrize(
     ("table", "section"), [("balance", "load-balance"), ("tokens", "strongest-tokens"), ("text", "text")]
 )

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from moe_toy.errors import UserError
-from moe_toy.runs.checkpoint import load_checkpoint
-from moe_toy.runs.checkpoint_file import DamagedError, load_intact, save_whole
-from moe_toy.runs.checkpoint_folder import forget_all_but, last_good, name_also, run_dir_of, step_file
+from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.runs.checkpoint_file import DamagedError, load_intact, save_checkpoint
+from moe_toy.runs.run_directory import RunDirectory, add_alias
 from moe_toy.training.checkpoint_io import AtomicCheckpointIO
 
 CONTENT = {"state_dict": {"model.weight": torch.arange(3000.0)}, "global_step": 7}
@@ -24,7 +24,7 @@ KILLS = int(os.environ.get("MOE_TOY_KILLS", "10"))
 
 @pytest.fixture
 def path(tmp_path):
-    save_whole(CONTENT, tmp_path / "a.ckpt")
+    save_checkpoint(CONTENT, tmp_path / "a.ckpt")
     return tmp_path / "a.ckpt"
 
 
@@ -36,7 +36,7 @@ def test_what_was_saved_is_loaded_also_by_plain_torch(path):
 
 def test_what_is_trained_on_is_no_longer_the_file_and_shares_what_it_shared(tmp_path):
     whole = torch.arange(12.0).view(3, 4)
-    save_whole({"state_dict": {"whole": whole, "part": whole[1:, ::2]}}, tmp_path / "a.ckpt")
+    save_checkpoint({"state_dict": {"whole": whole, "part": whole[1:, ::2]}}, tmp_path / "a.ckpt")
     state = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")["state_dict"]
     with (tmp_path / "a.ckpt").open("r+b") as file:
         file.write(bytes((tmp_path / "a.ckpt").stat().st_size))
@@ -75,11 +75,11 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "executed"),)
 
-    save_whole({"state_dict": {}, "attack": Attack()}, tmp_path / "a.ckpt")
+    save_checkpoint({"state_dict": {}, "attack": Attack()}, tmp_path / "a.ckpt")
     (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Attack()))
     for name in ("a.ckpt", "b.ckpt"):
         with pytest.raises(UserError, match="is damaged or not a checkpoint of ours"):
-            load_checkpoint(tmp_path / name)
+            Checkpoint.open(tmp_path / name)
     assert not (tmp_path / "executed").exists()
 
 
@@ -94,7 +94,7 @@ def test_a_packed_file_that_would_unpack_to_gigabytes_is_refused(path):
 
 
 def test_a_small_tensor_that_claims_to_be_large_is_refused(tmp_path):
-    save_whole({"state_dict": {"x": torch.zeros(1).expand(10**10)}}, tmp_path / "a.ckpt")
+    save_checkpoint({"state_dict": {"x": torch.zeros(1).expand(10**10)}}, tmp_path / "a.ckpt")
     with pytest.raises(DamagedError, match="declares more data than it holds"):
         load_intact(tmp_path / "a.ckpt")
 
@@ -105,7 +105,7 @@ def test_the_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rename", lambda *a: (calls.append("rename"), rename(*a)))
     monkeypatch.setattr(os, "replace", lambda *a: (calls.append("rename"), rename(*a)))
     monkeypatch.setattr(os, "fsync", lambda file: (calls.append("sync"), sync(file)))
-    save_whole(CONTENT, tmp_path / "a.ckpt")
+    save_checkpoint(CONTENT, tmp_path / "a.ckpt")
     assert calls == ["sync", "rename", "sync"]
 
 
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_the_old_file(path):
     def save_more_than_fits():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-        save_whole({"state_dict": {}, "global_step": large}, path)
+        save_checkpoint({"state_dict": {}, "global_step": large}, path)
 
     os.waitpid(in_a_process(save_more_than_fits), 0)
     assert load_intact(path)["global_step"] == 7
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_the_old_file(path):
 
 def test_an_unfinished_folder_of_that_name_gives_way(tmp_path):
     (tmp_path / "step-000000001.ckpt").mkdir()
-    save_whole({"step": 1}, tmp_path / "step-000000001.ckpt")
+    save_checkpoint({"step": 1}, tmp_path / "step-000000001.ckpt")
     assert load_intact(tmp_path / "step-000000001.ckpt") == {"step": 1}
 
 
@@ -142,10 +142,10 @@ def test_the_run_of_a_checkpoint_is_found_through_a_link_and_from_beside_it(tmp_
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "elsewhere")
-    assert run_dir_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == tmp_path / "run"
+    assert RunDirectory.of(tmp_path / "run" / "checkpoints" / "last.ckpt").path == tmp_path / "run"
     (tmp_path / "other" / "checkpoints").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "other" / "checkpoints")
-    assert run_dir_of(Path("last.ckpt")) == tmp_path / "other"
+    assert RunDirectory.of(Path("last.ckpt")).path == tmp_path / "other"
 
 
 def test_killed_at_any_moment_a_run_can_resume(tmp_path):
@@ -157,10 +157,10 @@ def test_killed_at_any_moment_a_run_can_resume(tmp_path):
 
     def save_on_and_on():
         for number in range(step + 1, 10**6):
-            file = step_file(folder, number)
-            save_whole({**CONTENT, "global_step": number}, file)
-            name_also(file, "last.ckpt")
-            forget_all_but(folder, 2, up_to=number)
+            file = RunDirectory(folder.parent).step(number)
+            save_checkpoint({**CONTENT, "global_step": number}, file)
+            add_alias(file, "last.ckpt")
+            RunDirectory(folder.parent).keep_newest(2, up_to=number)
             with done.open("a") as progress:
                 progress.write(f"{number}\n")
 
@@ -170,8 +170,8 @@ def test_killed_at_any_moment_a_run_can_resume(tmp_path):
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         *_, saved, _torn = ["0", *done.read_text().split("\n")]
-        good = last_good(tmp_path)
-        step = load_intact(good)["global_step"] if good else 0
+        good = Checkpoint.open_newest(RunDirectory(tmp_path), "auto")
+        step = good.content["global_step"] if good else 0
         assert step >= int(saved)
     assert step > 0
 
@@ -181,34 +181,34 @@ def folder(tmp_path):
     """Of a run: steps 3 and 12; the clock went backwards in between."""
     folder = tmp_path / "checkpoints"
     for step, time_of_day in ((12, 1_000_000), (3, 2_000_000)):
-        save_whole({**CONTENT, "global_step": step}, step_file(folder, step))
-        os.utime(step_file(folder, step), (time_of_day, time_of_day))
-    name_also(step_file(folder, 12), "last.ckpt")
+        save_checkpoint({**CONTENT, "global_step": step}, RunDirectory(folder.parent).step(step))
+        os.utime(RunDirectory(folder.parent).step(step), (time_of_day, time_of_day))
+    add_alias(RunDirectory(folder.parent).step(12), "last.ckpt")
     return folder
 
 
 def test_the_newest_is_taken_by_step(folder):
-    assert last_good(folder.parent) == step_file(folder, 12)
+    assert Checkpoint.open_newest(RunDirectory(folder.parent), "auto").path == RunDirectory(folder.parent).step(12)
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(folder, caplog):
-    step_file(folder, 12).write_bytes(b"damaged")  # and by that last.ckpt
-    assert last_good(folder.parent) == step_file(folder, 3)
-    assert f"{step_file(folder, 12)} is damaged" in caplog.text
+    RunDirectory(folder.parent).step(12).write_bytes(b"damaged")  # and by that last.ckpt
+    assert Checkpoint.open_newest(RunDirectory(folder.parent), "auto").path == RunDirectory(folder.parent).step(3)
+    assert f"{RunDirectory(folder.parent).step(12)} is damaged" in caplog.text
 
 
 def test_a_run_with_damaged_checkpoints_only_does_not_start_anew(folder):
     for path in folder.iterdir():
         path.write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
-        last_good(folder.parent)
+        Checkpoint.open_newest(RunDirectory(folder.parent), "auto")
 
 
 def test_a_directory_without_checkpoints_is_a_new_run(tmp_path):
-    assert last_good(tmp_path) is None
+    assert Checkpoint.open_newest(RunDirectory(tmp_path), "auto") is None
 
 
 def test_a_future_that_was_given_up_is_forgotten(folder):
-    save_whole({**CONTENT, "global_step": 4}, step_file(folder, 4))
-    forget_all_but(folder, 2, up_to=4)
+    save_checkpoint({**CONTENT, "global_step": 4}, RunDirectory(folder.parent).step(4))
+    RunDirectory(folder.parent).keep_newest(2, up_to=4)
     assert sorted(path.name for path in folder.glob("step-*")) == ["step-000000003.ckpt", "step-000000004.ckpt"]

@@ -2,7 +2,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import ProgressBar
 
-import train
+from moe_toy.training.build import build_callbacks
 from moe_toy.training.progress_bar import TrainingProgress
 from tests.paths import CONF
 
@@ -17,5 +17,5 @@ def test_only_loss_and_speed_are_shown(trainer, recorder, monkeypatch):
 def test_the_bar_can_be_turned_off(enabled, tmp_path):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         overrides = [f"trainer.enable_progress_bar={str(enabled).lower()}", f"run_dir={tmp_path}", "name=test"]
-        callbacks = train.build_callbacks(compose("train", overrides))
+        callbacks = build_callbacks(compose("train", overrides))
     assert any(isinstance(callback, ProgressBar) for callback in callbacks) is enabled

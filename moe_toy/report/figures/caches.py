@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from moe_toy.findings.hit_rates import POLICIES, at_ratio, model_curve
+from moe_toy.findings.hit_rates import POLICIES, at_ratio, model_curve, shared
 from moe_toy.report.figures.style import DOTTED, INK, POLICY, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RATIO = "cache ratio (experts held / active experts)"
+ORDERS = {"layer": "layer by layer", "token": "token by token"}
 WIDEST = 10.0
 """Ratio up to which curves are shown at first."""
 
@@ -37,7 +38,7 @@ def hit_rate_curves(cache: pd.DataFrame, segment_length: int, marks: Mapping[str
                 mode="lines",
                 visible=True if seen else "legendonly",
             )
-    full = float(cache[cache.scope == "model"].cache_ratio.max())
+    full = float(shared(cache).cache_ratio.max())
     figure.add_scatter(
         x=[0, full],
         y=[0, 1],
@@ -49,6 +50,24 @@ def hit_rate_curves(cache: pd.DataFrame, segment_length: int, marks: Mapping[str
     for (text, ratio), dash in zip(marks.items(), ["solid", "dash"], strict=False):
         line = {"color": INK, "dash": dash, "width": 1.5}
         figure.add_scatter(x=[ratio] * 2, y=[0, 1], name=text, line=line, mode="lines", hoverinfo="skip")
+    return _over_ratio(figure, cache).update_yaxes(range=[0, 1.02])
+
+
+def hit_rate_by_order(cache: pd.DataFrame, segment_length: int) -> go.Figure:
+    """Each policy asked for all experts of a token at once, and for one layer after another."""
+    figure = new_figure(x=RATIO, y="hit rate", height=420)
+    for policy, name in POLICIES.items():
+        for order, width in {"layer": 2.5, "token": 1}.items():
+            curve = model_curve(cache, policy, segment_length if policy == "sch" else None, order)
+            figure.add_scatter(
+                x=curve.cache_ratio,
+                y=curve.hit_rate,
+                hovertemplate="%{y:.3f}",
+                name=f"{name}, {ORDERS[order]}",
+                line={"width": width} | POLICY[policy],
+                mode="lines",
+                visible=True if policy in ("sch", "lru") else "legendonly",
+            )
     return _over_ratio(figure, cache).update_yaxes(range=[0, 1.02])
 
 
@@ -72,7 +91,8 @@ def miss_ratio_curves(cache: pd.DataFrame, segment_length: int) -> go.Figure:
 
 def hit_rate_by_domain(cache: pd.DataFrame, segment_length: int, cache_ratio: float) -> go.Figure:
     """One dot per policy and domain, for a shared cache of about `cache_ratio`."""
-    rows = cache[(cache.scope == "model") & cache.domain.notna()]
+    rows = shared(cache)
+    rows = rows[rows.domain.notna()]
     rows = rows[rows.segment_length.isna() | (rows.segment_length == segment_length)]
     order = _at(rows[rows.policy == "lru"], cache_ratio).sort_values("hit_rate").domain.astype(str)
     figure = new_figure(x=f"hit rate at cache ratio {cache_ratio:.2g}", y="", height=110 + 24 * len(order))

@@ -43,6 +43,13 @@ def srp_by_layer(srp: pd.DataFrame, layer_ids: Sequence[int], floor: float) -> g
     return figure.update_xaxes(type="category")
 
 
+def srp_by_position(positions: pd.DataFrame) -> go.Figure:
+    """SRP of the model in the segments around each position of a sequence."""
+    length = positions.segment_length.iloc[0]
+    figure = new_figure(x="position in the sequence (middle of the segment)", y=f"SRP over {length} tokens", height=300)
+    return figure.add_scatter(x=positions.position, y=positions.srp, mode="lines", showlegend=False)
+
+
 def srp_by_domain(srp: pd.DataFrame, segment_length: int) -> go.Figure:
     """The model on each domain, most consistent at the top, beside all domains together."""
     rows = srp[(srp.level == "model") & (srp.segment_length == segment_length)]

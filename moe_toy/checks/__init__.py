@@ -1,0 +1,1 @@
+"""The rules that constructors state in their annotations, held against a config."""

@@ -1,0 +1,41 @@
+"""The parts of a run out of its config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.model.transformer import MoETransformer
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.loggers import Logger
+
+# A mistake is told before Lightning, which takes seconds, has to be loaded.
+
+
+def build_callbacks(cfg: DictConfig) -> list[Callback]:
+    """Those of the config. An entry that is null is left out."""
+    from lightning.pytorch.callbacks import ProgressBar
+
+    callbacks = [instantiate(entry) for entry in cfg.callbacks.values() if entry is not None]
+    # Lightning refuses a progress bar together with enable_progress_bar=false.
+    return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
+
+
+def build_loggers(cfg: DictConfig, options: dict[str, dict[str, Any]]) -> list[Logger]:
+    """Those of the config, completed with `options` by name. An entry that is null is left out, and a run that only
+    tries each loop once leaves no curves."""
+    if cfg.trainer.get("fast_dev_run"):
+        return []
+    return [instantiate(entry, **options.get(name, {})) for name, entry in cfg.logger.items() if entry is not None]
+
+
+def build_model(cfg: DictConfig) -> MoETransformer:
+    """The model, with what balances its load and what keeps its routing local."""
+    config = ModelConfig(**{**cfg.model, "moe": MoEConfig(**cfg.moe)})
+    balancer = instantiate(cfg.balance, num_layers=len(config.moe_layers), num_experts=config.moe.num_experts)
+    return MoETransformer(config, balancer, instantiate(cfg.locality))

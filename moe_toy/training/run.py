@@ -1,0 +1,75 @@
+"""A run, from the text to the last line."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from moe_toy.model.allocator import keep_freed_memory
+from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.runs.resume import lock_run_directory, logger_options, starting_point
+from moe_toy.runs.run_directory import RunDirectory
+from moe_toy.training.build import build_callbacks, build_loggers, build_model
+from moe_toy.training.checkpoint_callback import CheckpointCallback
+from moe_toy.training.config import OptimizerConfig
+from moe_toy.training.lit_moe import LitMoE
+from moe_toy.training.memory import told_where_memory_ends
+from moe_toy.training.process_state import process_restored
+from moe_toy.training.session import (
+    check_tokenizer,
+    closing,
+    greet,
+    quieten,
+    record_config,
+    record_text,
+    record_tokenizer,
+    say_goodbye,
+)
+from moe_toy.training.steps import settle_steps
+
+
+def run(cfg: DictConfig) -> None:
+    """Train the model that a config describes, in its `run_dir`, from its first or its next step to the last."""
+    keep_freed_memory()
+    with process_restored(), lock_run_directory(Path(cfg.run_dir)):
+        quieten()
+        if cfg.threads is not None:
+            torch.set_num_threads(cfg.threads)
+        seed_everything(cfg.seed, workers=True, verbose=False)
+        train(cfg, starting_point(cfg.ckpt_path, RunDirectory(Path(cfg.run_dir))))
+
+
+def train(cfg: DictConfig, start: Checkpoint | None) -> None:
+    """From the checkpoint `start`, or anew, to the last step."""
+    run_dir = Path(cfg.run_dir)
+    data = instantiate(cfg.data)
+    module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
+    initial = Checkpoint.open(cfg.init_from, "init_from") if start is None and cfg.init_from else None
+    if weights := start or initial:
+        check_tokenizer(data.tokenizer_file, weights)
+    if start is not None:
+        start.check_continues(module.model, asdict(module.optimizer_config))
+    elif initial is not None:
+        initial.load_into(module.model)
+    loggers = build_loggers(cfg, logger_options(start, RunDirectory(run_dir)))
+    start_path = None if start is None else start.path
+    del start, initial, weights  # and with them the mapped files
+    trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
+    settle_steps(trainer, cfg.global_batch_size, batch_size=cfg.data.batch_size)
+    record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
+    record_tokenizer(data.tokenizer_file, run_dir)
+    record_text(data.source.fingerprint(), data.domains, run_dir)
+    greet(module, trainer, data.sequence_length)
+    with closing(loggers), told_where_memory_ends():
+        if start_path is None:
+            trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
+        trainer.fit(module, data, ckpt_path=start_path)
+        # Only if a run was stopped within its last validation, which Lightning would not repeat.
+        if getattr(trainer.checkpoint_callback, "validation_is_due", False):
+            trainer.validate(module, data, verbose=False)
+    say_goodbye(trainer, run_dir)
+    if isinstance(trainer.checkpoint_callback, CheckpointCallback):
+        trainer.checkpoint_callback.exit_on_pending_signal(trainer)
