@@ -65,7 +65,7 @@ class CheckpointTarget(ModelTarget):
     def check(self) -> None:
         check_device("target.device", self.device)
         with torch.device("meta"):
-            self._balancer(*self._saved())
+            self._model(*self._saved())
         self.reading.check(self)
 
     def prepare(self, out_dir: Path) -> None:
@@ -98,12 +98,15 @@ class CheckpointTarget(ModelTarget):
 
     def load(self) -> LoadedModel:
         config, weights = self._saved()
-        model = MoETransformer(config, self._balancer(config, weights))
+        model = self._model(config, weights)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"{self.path} does not fit the model it names: {error}") from error
         return LoadedCheckpoint(model.to(self.device))
+
+    def _model(self, config: ModelConfig, weights: dict[str, Tensor]) -> MoETransformer:
+        return MoETransformer(config, self._balancer(config, weights), self._checkpoint.locality)
 
     def _saved(self) -> tuple[ModelConfig, dict[str, Tensor]]:
         return self._checkpoint.model_config, self._checkpoint.weights

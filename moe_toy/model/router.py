@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from moe_toy.locality.base import Allow
+from moe_toy.locality.base import Steer
 from moe_toy.model.config import ModelConfig
 from moe_toy.routing import Routing
 
@@ -24,10 +24,10 @@ class TopKRouter(nn.Module):
         self,
         x: Float[Tensor, "batch seq hidden"],
         selection_bias: Float[Tensor, " expert"] | None = None,
-        allow: Allow | None = None,
+        steer: Steer | None = None,
     ) -> Routing:
-        """Choose `top_k` experts per token. `selection_bias` moves the choice, never the weights; to experts that
-        `allow` leaves out neither goes anything.
+        """Choose `top_k` experts per token. `selection_bias` moves the choice, never the weights, and so does `steer`,
+        but experts that it leaves out have no part in the weights either.
 
         `topk_then_softmax` is the softmax over the chosen logits, which is the same as normalising the chosen
         ones of the softmax over all. `Routing.scores` sum to 1 over experts whatever the kind of router, so that
@@ -40,10 +40,9 @@ class TopKRouter(nn.Module):
             # Softmax and sigmoid keep the order of logits, which have no rounding ties at the extremes.
             ranking = logits if selection_bias is None else affinity + selection_bias
             scores = affinity / affinity.sum(-1, keepdim=True) if self.kind == "sigmoid" else affinity
-            if allow is not None:
-                left_out = ~allow(ranking.detach(), scores.detach(), self.top_k)
-                ranking = ranking.masked_fill(left_out, -torch.inf)
-                masked = logits.masked_fill(left_out, -torch.inf)
+            if steer is not None:
+                ranking = steer(ranking.detach(), scores.detach(), self.top_k)
+                masked = logits.masked_fill(ranking.isneginf(), -torch.inf)
                 affinity = masked.sigmoid() if self.kind == "sigmoid" else masked.softmax(-1)
             expert_ids = best_first(ranking.detach(), self.top_k)
             weights = affinity.gather(-1, expert_ids)

@@ -51,7 +51,7 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     if weights := start or initial:
         check_tokenizer(data.tokenizer_file, weights)
     if start is not None:
-        start.check_continues(module.model, asdict(module.optimizer_config))
+        start.check_continues(module.model, module.model.locality.settings, asdict(module.optimizer_config))
     elif initial is not None:
         initial.load_into(module.model)
     loggers = build_loggers(cfg, logger_options(start, RunDirectory(run_dir)))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from moe_toy.errors import UserError
 from moe_toy.locality.residency import Residency
 from moe_toy.model.router import TopKRouter
 from tests.behaviour.test_invariance import SEQ, VOCAB
@@ -31,9 +32,10 @@ def naive_residents(ranking: torch.Tensor, swaps: int) -> torch.Tensor:
 @pytest.mark.parametrize("levels", [3, 1000], ids=["ties", "distinct"])
 def test_residents_are_those_of_the_definition(swaps, levels):
     ranking = torch.randint(levels, (4, 20, NUM_EXPERTS), generator=torch.Generator().manual_seed(swaps)).float()
-    found = Residency(swaps=swaps).limit(torch.zeros(4, 20, dtype=torch.long))(ranking, ranking.softmax(-1), TOP_K)
-    assert torch.equal(found, naive_residents(ranking, swaps))
-    assert (found.sum(-1) == TOP_K).all()
+    found = Residency(swaps=swaps).steer(torch.zeros(4, 20, dtype=torch.long))(ranking, ranking.softmax(-1), TOP_K)
+    residents = naive_residents(ranking, swaps)
+    assert torch.equal(found, ranking.masked_fill(~residents, -torch.inf))
+    assert (residents.sum(-1) == TOP_K).all()
 
 
 def test_with_enough_swaps_routing_is_free(make_config):  # noqa: F811
@@ -42,8 +44,8 @@ def test_with_enough_swaps_routing_is_free(make_config):  # noqa: F811
     router, x = TopKRouter(config), torch.randn(2, 9, config.hidden_size)
     torch.nn.init.normal_(router.weight)
     free = router(x)
-    allow = Residency(swaps=config.moe.top_k).limit(torch.zeros(2, 9, dtype=torch.long))
-    limited = router(x, None, allow)
+    steer = Residency(swaps=config.moe.top_k).steer(torch.zeros(2, 9, dtype=torch.long))
+    limited = router(x, None, steer)
     assert torch.equal(free.expert_ids, limited.expert_ids)
     assert torch.equal(free.scores, limited.scores)
 
@@ -60,12 +62,17 @@ def test_a_model_keeps_to_it_in_training_and_evaluation_and_looks_at_no_later_to
     torch.testing.assert_close(whole.logits[:, :5], prefix.logits)
 
 
+def test_swaps_that_limit_nothing_are_refused(make_config):  # noqa: F811
+    with pytest.raises(UserError, match=r"locality\.swaps \(2\) exchanges all of moe\.top_k \(2\)"):
+        make_model(make_config(), Residency(swaps=2), scope="micro_batch")
+
+
 def test_weights_are_those_among_the_residents(make_config):  # noqa: F811
     config = make_config(router="softmax_then_topk", normalize_weights=False)
     torch.manual_seed(0)
     router, x = TopKRouter(config), torch.randn(2, 9, config.hidden_size)
     torch.nn.init.normal_(router.weight)
-    routing = router(x, None, Residency(swaps=0).limit(torch.zeros(2, 9, dtype=torch.long)))
+    routing = router(x, None, Residency(swaps=0).steer(torch.zeros(2, 9, dtype=torch.long)))
     torch.testing.assert_close(routing.weights.sum(-1), torch.ones(2, 9))
     chosen = routing.logits.gather(-1, routing.expert_ids)
     torch.testing.assert_close(routing.weights, chosen.softmax(-1))

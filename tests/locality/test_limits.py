@@ -1,0 +1,61 @@
+"""Limits are part of a model: however its text is batched, split or recomputed, and wherever its checkpoint goes."""
+
+import pytest
+import torch
+
+from moe_toy.locality.base import LocalityScheme
+from moe_toy.locality.document_pool import DocumentPool
+from moe_toy.locality.limits import LIMITS, limit_of
+from moe_toy.locality.residency import Residency
+from tests.behaviour.test_invariance import BATCH, SEQ, VOCAB, distance, two_steps
+from tests.locality.test_base import EXACT, make_model
+from tests.model.conftest import make_config  # noqa: F401 (a fixture)
+
+SCHEMES = {
+    "residency": Residency(swaps=1),
+    "document_pool": DocumentPool(smallest=2, largest=4, evaluated=3),
+}
+each_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+
+
+def test_all_of_them_are_here():
+    assert SCHEMES.keys() == LIMITS.keys()
+
+
+@each_scheme
+def test_a_limit_is_built_again_from_its_settings(scheme):
+    again = limit_of(scheme.settings)
+    assert type(again) is type(scheme)
+    assert again.settings == scheme.settings
+    assert type(limit_of({})) is LocalityScheme
+
+
+@each_scheme
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_a_sequence_is_routed_alike_in_every_batch_and_before_any_padding(make_config, scheme, training):  # noqa: F811
+    tokens = torch.randint(VOCAB, (BATCH, SEQ), generator=torch.Generator().manual_seed(1))
+    model = make_model(make_config(), scheme, scope="micro_batch").train(training)
+    together = model(tokens).trace.expert_ids
+    alone = torch.cat([model(sequence[None]).trace.expert_ids for sequence in tokens], 1)
+    assert torch.equal(together, alone)
+    assert torch.equal(together, model.route(tokens))
+    if not training:  # where the size of a pool does not depend on the text
+        padded = torch.nn.functional.pad(tokens, (0, 4), value=3)
+        assert torch.equal(model(padded).trace.expert_ids[:, :, :SEQ], together)
+    free = make_model(make_config(), None, scope="micro_batch")(tokens).trace.expert_ids
+    assert not torch.equal(together, free)
+
+
+@each_scheme
+def test_splitting_a_step_changes_nothing_where_balance_is_exact(make_config, scheme):  # noqa: F811
+    whole, split = (two_steps(make_model(make_config(), scheme, **EXACT), parts) for parts in (1, 4))
+    assert distance(whole, split) < 1e-11
+
+
+@each_scheme
+def test_recomputing_activations_changes_nothing(make_config, scheme):  # noqa: F811
+    plain, recomputed = (
+        two_steps(make_model(make_config(activation_checkpointing=again), scheme, **EXACT), 2)
+        for again in (False, True)
+    )
+    assert distance(plain, recomputed) < 1e-11
