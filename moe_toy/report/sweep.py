@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from moe_toy.errors import UserError
 from moe_toy.findings import paper
-from moe_toy.findings.claims import Verdict, check_claims
-from moe_toy.report.figures import context, sweep
+from moe_toy.findings.claims import PAPER, Verdict, check_claims, claims_about
+from moe_toy.report.figures import context, locality, sweep
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
 from moe_toy.results import Results
 from moe_toy.runs.curve_keys import present_name
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RESULTS = "results.parquet"
 SCH = "cache/sch@16/ratio_1.5"
 NOT_LOGGED = "<p>Not shown for want of curves that no finished arm logged: {}.</p>"
+LOCALITY = "Locality | What a cache of twice the active experts still misses, layer after layer, and what that costs."
 CURVES = {
     "val/loss": "loss (nats per token)",
     "consistency/srp@16": "SRP over 16 tokens",
@@ -35,7 +36,7 @@ CURVES = {
 }
 CLAIM_COLUMNS = {
     "claim": "claim",
-    "says": "the paper says",
+    "says": "it says",
     "comparison": "here",
     "verdict": "verdict",
     "estimate": "mean",
@@ -122,7 +123,7 @@ def write_sweep_page(judged: Results, directory: Path, out_dir: Path) -> Path:
         kicker="Sweep",
         title=directory.name,
         facts=f"{results.arm.nunique()} arms × {results.seed.nunique()} seeds, {len(results)} runs finished",
-        headline=_headline(_verdicts(checked)),
+        headline=_headline(_verdicts(checked), claims_about(results)),
         sections=[_claims(checked), *_measured(results, directory)],
         footer="Figures of the paper are from Liang et al. 2025, arXiv 2505.16056, read from its plots.",
     )
@@ -132,12 +133,13 @@ def _verdicts(checked: pd.DataFrame) -> pd.Series:
     return checked.drop_duplicates("claim").set_index("claim").claim_verdict
 
 
-def _headline(verdicts: pd.Series) -> str:
+def _headline(verdicts: pd.Series, file: Path) -> str:
     counts = [
         (str(verdict), str((verdicts == verdict).sum()), ", ".join(verdicts.index[verdicts == verdict]) or "none")
         for verdict in Verdict
     ]
-    sentence = f"Of {len(verdicts)} findings of the paper, {counts[0][1]} hold and {counts[1][1]} fail in this sweep."
+    about = "findings of the paper" if file == PAPER else "claims about locality"
+    sentence = f"Of {len(verdicts)} {about}, {counts[0][1]} hold and {counts[1][1]} fail in this sweep."
     return f'<div class="headline"><p class="verdict">{escape(sentence)}</p>{tiles(counts)}</div>'
 
 
@@ -177,6 +179,12 @@ def _measured(results: pd.DataFrame, directory: Path) -> list[Section]:
             "By arm": ([correlated], lambda: sweep.srp_and_specialization(results)),
         },
     }
+    if claims_about(results) != PAPER:
+        axes = [locality.BITS, locality.HIT_RATE]
+        caption = (
+            "Bits per byte over misses | dots: means over seeds; lines: what no other arm of a scheme beats in both"
+        )
+        shown = {LOCALITY: {caption: (axes, lambda: locality.bits_and_misses(results))}, **shown}
     lead = "Means over seeds. Equal text for all; active parameters and FLOPs may differ."
     arms = Section("Arms", lead, html_table(_arms(results)))
     histories = _histories(results, directory)
