@@ -96,7 +96,7 @@ def share_of_gain_at_equal(
     """
     whole = _gaps(results, metric, matched, column, (first, other))
     parts = _gaps(results, part, matched, column, (first, other))
-    if not whole or fmean(whole) <= 0:
+    if whole and fmean(whole) <= 0:
         raise NotMeasuredError(f"{first} - {other}: no gain in {metric} where both reach the same {matched}")
     return [Comparison(f"share for {first} - {other}", [gain / fmean(whole) for gain in parts], above)]
 

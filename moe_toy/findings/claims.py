@@ -1,4 +1,4 @@
-"""Findings, the paper's and ours, as tests over the seeds of a sweep: each holds, fails, stays open or cannot be told."""
+"""Findings, the paper's and ours, as tests over the seeds of a sweep: each holds, fails, stays open or lacks data."""
 
 from __future__ import annotations
 
