@@ -85,6 +85,49 @@ def test_an_evaluation_chooses_as_the_run_did(run_dir, tmp_path):
     assert abs(free - limited) > 1e-4
 
 
+def test_a_checkpoint_of_any_scheme_is_evaluated_with_a_cache_prior(run_dir, tmp_path):
+    """Residency leaves it nothing to choose; a pool does, and the loss says so."""
+    quick = [run_dir, "data.validation_samples=2", "metrics.cache_stride=1", "metrics.cold=miss"]
+    plain, none, strong = (
+        evaluated(tmp_path / f"out{strength}", *quick, *(["target.cache_prior=" + strength] if strength else []))
+        for strength in ("", "0", "0.5")
+    )
+    assert plain.summary["loss"] == none.summary["loss"]
+    assert strong.summary["source"] == f"{run_dir}, with cache_prior=0.5 at cache_ratio=2"
+    assert strong.summary["source"] in (tmp_path / "out0.5" / "report.html").read_text()
+    if scheme_of(run_dir) == "residency":
+        assert strong.summary["loss"] == plain.summary["loss"]
+    else:
+        assert strong.summary["loss"] != plain.summary["loss"]
+        assert lru(strong) > lru(plain)
+    with pytest.raises(UserError, match="holds the results of another"):
+        evaluated(tmp_path / "out", *quick, "target.cache_prior=1")
+
+
+def lru(results: Results) -> float:
+    """Hit rate of an LRU cache for each layer, of twice the active experts."""
+    table = results.tables["cache"]
+    return table[(table.policy == "lru") & (table.scope == "layer") & (table.cache_ratio == 2.0)].hit_rate.mean()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["target.cache_prior=-1"], r"target\.cache_prior: .* greater than or equal to 0, given -1"),
+        (["target.cache_prior=inf"], r"target\.cache_prior: .* finite"),
+        (["target.cache_prior=1", "target.cache_ratio=0.5"], r"target\.cache_ratio: .* 1, given 0\.5"),
+        (["target.cache_prior=1", "target.cache_ratio=1.3"], r"target\.cache_ratio \(1\.3\) times the 2 .*; give 1\.5"),
+        (["target.cache_prior=1", "target.cache_ratio=5"], r"a cache of 10 experts does not fit 8 .* between 1 and 4"),
+    ],
+    ids=str,
+)
+def test_a_prior_that_is_none_is_refused_in_one_line(run_dir, tmp_path, overrides, said):
+    with pytest.raises(UserError, match=said) as refusal:
+        evaluated(tmp_path / "out", run_dir, *overrides)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_it_cannot_be_exported(run_dir, tmp_path):
     with pytest.raises(UserError, match=rf"locality={scheme_of(run_dir)} is part of .*last\.ckpt, and no class"):
         export(run_dir, tmp_path / "out")
