@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torchmetrics import Metric
 
 from moe_toy.callbacks.base import RoutingCallback, Subject
@@ -30,8 +30,8 @@ class CacheCallback(RoutingCallback):
         self,
         *,
         segment_length: PositiveInt,
-        cache_ratios: Mapping[Policy, Sequence[float]],
-        engine_ratios: Sequence[float] = (),
+        cache_ratios: Mapping[Policy, Sequence[PositiveFloat]],
+        engine_ratios: Sequence[PositiveFloat] = (),
         sample_stride: PositiveInt,
     ) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import PositiveInt
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -18,7 +19,7 @@ class SegmentConsistencyCallback(RoutingCallback):
     with the tokens of each sequence shuffled, `consistency/above_corpus@{m}` over that with all tokens shuffled.
     """
 
-    def __init__(self, *, segment_lengths: Sequence[int], detailed: Sequence[int]) -> None:
+    def __init__(self, *, segment_lengths: Sequence[PositiveInt], detailed: Sequence[PositiveInt]) -> None:
         super().__init__()
         self.segment_lengths, self.detailed = tuple(segment_lengths), tuple(detailed)
 

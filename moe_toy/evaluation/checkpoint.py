@@ -30,6 +30,7 @@ from moe_toy.evaluation.target import (
     file_state,
     in_eval_mode,
 )
+from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.locality.base import LocalityScheme
 from moe_toy.locality.cache_prior import CachePrior
 from moe_toy.model.config import ModelConfig
@@ -182,7 +183,10 @@ class CheckpointTarget(ModelTarget):
         if not path.is_file():
             return {}
         try:
-            config = yaml.safe_load(path.read_text())
+            with reading(path):
+                config = yaml.safe_load(path.read_text())
+        except UnreadableError:
+            raise
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); mend or remove it") from error
         if not isinstance(config, dict):

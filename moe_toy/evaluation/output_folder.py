@@ -12,6 +12,7 @@ from typing import Any
 from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
 from moe_toy.files.lock import LOCK, lock_directory
+from moe_toy.files.reading import UnreadableError, reading
 
 IDENTITY = "evaluation.json"
 PART = f"{IDENTITY}.part"
@@ -40,7 +41,10 @@ class OutputFolder:
         if not self.path.exists() or {file.name for file in self.path.iterdir()} <= {LOCK, PART}:
             return
         try:
-            held = json.loads((self.path / IDENTITY).read_text())
+            with reading(self.path / IDENTITY):
+                held = json.loads((self.path / IDENTITY).read_text())
+        except UnreadableError:
+            raise
         except (FileNotFoundError, ValueError):
             raise UserError(f"out_dir={self.path} holds files of something else; choose another out_dir") from None
         difference = first_difference(held, json.loads(json.dumps(identity)))

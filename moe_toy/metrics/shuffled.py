@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from moe_toy.metrics.activation import check_segment_length
+from moe_toy.metrics.activation import SEGMENT_LENGTH, check_segment_length
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.metrics.load_balance import expert_counts
 from moe_toy.metrics.srp import segment_scores
@@ -42,7 +42,7 @@ class ShuffledSRP(RoutingMetric):
     tokens: Int64[Tensor, ""]
     segments: Int64[Tensor, ""]
 
-    def __init__(self, *, num_layers: int, num_experts: int, segment_length: int = 16) -> None:
+    def __init__(self, *, num_layers: int, num_experts: int, segment_length: int = SEGMENT_LENGTH) -> None:
         super().__init__(num_layers=num_layers, num_experts=num_experts)
         check_segment_length(segment_length)
         self.segment_length = segment_length

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from moe_toy.errors import UserError
+from moe_toy.files.reading import reading
 from moe_toy.locality.base import LocalityScheme
 from moe_toy.locality.limits import limit_of
 from moe_toy.model.config import ModelConfig, MoEConfig
@@ -44,7 +45,8 @@ class Checkpoint:
         """
         path = find(Path(path), key)
         try:
-            return cls._verified(path, key)
+            with reading(path):
+                return cls._verified(path, key)
         except DamagedError as error:
             raise UserError(
                 f"{key}: {path} is damaged or not a checkpoint of ours ({error}); pass another one"
