@@ -1,5 +1,6 @@
 """Limits are part of a model: however its text is batched, split or recomputed, and wherever its checkpoint goes."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from moe_toy.locality.document_pool import DocumentPool
 from moe_toy.locality.limits import LIMITS, limit_of
 from moe_toy.locality.residency import Residency
 from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.model.router import TopKRouter
 from tests.behaviour.test_invariance import BATCH, SEQ, VOCAB, distance, two_steps
 from tests.locality.test_base import EXACT, make_model
 from tests.model.conftest import MODEL, MOE, make_config  # noqa: F401 (make_config is a fixture)
@@ -50,6 +52,35 @@ def test_a_sequence_is_routed_alike_in_every_batch_and_before_any_padding(make_c
         assert torch.equal(model(padded).trace.expert_ids[:, :, :SEQ], together)
     free = make_model(make_config(), None, scope="micro_batch")(tokens).trace.expert_ids
     assert not torch.equal(together, free)
+
+
+@each_scheme
+@pytest.mark.parametrize("kind", ["topk_then_softmax", "softmax_then_topk", "sigmoid"])
+def test_gradients_are_those_of_a_loop(make_config, scheme, kind):  # noqa: F811
+    """Of weights that are made among the experts a token may use, one token at a time."""
+    config = make_config(router=kind, normalize_weights=kind != "softmax_then_topk")
+    generator = torch.Generator().manual_seed(0)
+    router = TopKRouter(config).double()
+    torch.nn.init.normal_(router.weight, generator=generator)
+    x = torch.randn(2, 7, config.hidden_size, dtype=torch.float64, generator=generator)
+    steer = scheme.train().steer(torch.arange(14).view(2, 7))
+    routing = router(x, None, steer)
+    allowed = steer(routing.logits.detach(), routing.scores.detach(), config.moe.top_k).isfinite()
+    wanted = torch.randn(routing.weights.shape, dtype=torch.float64, generator=generator)
+    expected = torch.zeros((), dtype=torch.float64)
+    for b, t in itertools.product(range(2), range(7)):
+        logits = {e: x[b, t] @ router.weight[e] for e in range(8) if allowed[b, t, e]}
+        score = {e: torch.sigmoid(z) if kind == "sigmoid" else z.exp() for e, z in logits.items()}
+        chosen = sorted(logits, key=lambda e: -logits[e])[:2]
+        assert routing.expert_ids[b, t].tolist() == chosen
+        among = score if kind == "softmax_then_topk" else chosen
+        for rank, e in enumerate(chosen):
+            expected = expected + wanted[b, t, rank] * score[e] / sum(score[other] for other in among)
+    found = (routing.weights * wanted).sum()
+    torch.testing.assert_close(found, expected)
+    ours, naive = (torch.autograd.grad(value, router.weight, retain_graph=True)[0] for value in (found, expected))
+    torch.testing.assert_close(ours, naive)
+    assert naive.abs().sum() > 0.01
 
 
 @each_scheme
