@@ -22,7 +22,7 @@ from moe_toy.data.batches import (
     TrainingSampler,
     collate,
     even_batches,
-    outlast_signals,
+    ignore_stop_signals,
     workers,
 )
 from moe_toy.data.domains import Split, TextSource, data_root
@@ -166,7 +166,7 @@ class DomainDataModule(lightning.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=collate,
-            worker_init_fn=outlast_signals,
+            worker_init_fn=ignore_stop_signals,
             **workers(num_workers),
         )
 
@@ -176,7 +176,7 @@ class DomainDataModule(lightning.LightningDataModule):
             self._validation,
             batch_sampler=batches[self._rank :: self._num_ranks],
             collate_fn=collate,
-            worker_init_fn=outlast_signals,
+            worker_init_fn=ignore_stop_signals,
             **workers(self.num_workers),
         )
 
