@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.findings import paper
 from moe_toy.findings.claims import PAPER, Verdict, check_claims, claims_about
 from moe_toy.report.figures import context, locality, sweep
+from moe_toy.report.locality import locality_points
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
 from moe_toy.results import Results
 from moe_toy.runs.curve_keys import present_name
@@ -100,7 +102,7 @@ def read_metrics(run_dir: Path) -> pd.DataFrame | None:
 
 
 def write_sweep_report(directory: Path, out_dir: Path) -> pd.DataFrame:
-    """Write `report.html`, `summary.json` and tables `arms` and `claims` to `out_dir`; returns the claims."""
+    """Write `report.html`, `summary.json` and the tables to `out_dir`; returns the claims."""
     results = judge_sweep(directory)
     results.save(out_dir)
     write_sweep_page(results, directory, out_dir)
@@ -108,7 +110,8 @@ def write_sweep_report(directory: Path, out_dir: Path) -> pd.DataFrame:
 
 
 def judge_sweep(directory: Path) -> Results:
-    """Check the claims over a sweep: tables `arms` and `claims`, and the verdicts in the summary."""
+    """Check the claims over a sweep: tables `arms`, `claims` and, of one over locality, `locality`, and the verdicts in
+    the summary."""
     results = read_sweep(directory)
     checked = check_claims(results)
     summary = {
@@ -119,7 +122,8 @@ def judge_sweep(directory: Path) -> Results:
         "arms": list(results.arm.unique()),
         "claims": {claim: str(verdict) for claim, verdict in _verdicts(checked).items()},
     }
-    return Results(summary, {"arms": _arms(results), "claims": checked})
+    points = {} if claims_about(results) == PAPER else {"locality": locality_points(results)}
+    return Results(summary, {"arms": _arms(results), "claims": checked} | points)
 
 
 def write_sweep_page(judged: Results, directory: Path, out_dir: Path) -> Path:
@@ -131,7 +135,7 @@ def write_sweep_page(judged: Results, directory: Path, out_dir: Path) -> Path:
         title=directory.name,
         facts=f"{results.arm.nunique()} arms × {results.seed.nunique()} seeds, {len(results)} runs finished",
         headline=_headline(_verdicts(checked), claims_about(results)),
-        sections=[_claims(checked), *_measured(results, directory)],
+        sections=[_claims(checked), *_locality(judged, results), *_measured(results, directory)],
         footer="Figures of the paper are from Liang et al. 2025, arXiv 2505.16056, read from its plots.",
     )
 
@@ -161,6 +165,16 @@ def _claims(checked: pd.DataFrame) -> Section:
     )
 
 
+def _locality(judged: Results, results: pd.DataFrame) -> list[Section]:
+    """Of a sweep that is about it: the figure, and its points in numbers."""
+    if "locality" not in judged.tables:
+        return []
+    caption = "Bits per byte over misses | dots: means over seeds; lines: what no other arm of a scheme beats in both"
+    axes = [locality.BITS, locality.HIT_RATE]
+    drawn = _section(LOCALITY, {caption: (axes, lambda: locality.bits_and_misses(results))}, results)
+    return [replace(drawn, body=drawn.body + html_table(judged.tables["locality"]))]
+
+
 def _measured(results: pd.DataFrame, directory: Path) -> list[Section]:
     """What the arms logged, beside each other; a figure whose curves no arm logged gives way to a sentence."""
     numbers = paper.numbers()
@@ -186,12 +200,6 @@ def _measured(results: pd.DataFrame, directory: Path) -> list[Section]:
             "By arm": ([correlated], lambda: sweep.srp_and_specialization(results)),
         },
     }
-    if claims_about(results) != PAPER:
-        axes = [locality.BITS, locality.HIT_RATE]
-        caption = (
-            "Bits per byte over misses | dots: means over seeds; lines: what no other arm of a scheme beats in both"
-        )
-        shown = {LOCALITY: {caption: (axes, lambda: locality.bits_and_misses(results))}, **shown}
     lead = "Means over seeds. Equal text for all; active parameters and FLOPs may differ."
     arms = Section("Arms", lead, html_table(_arms(results)))
     histories = _histories(results, directory)

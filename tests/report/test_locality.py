@@ -5,6 +5,7 @@ import pytest
 
 from moe_toy.report import sweep as report
 from moe_toy.report.figures import locality as figures
+from moe_toy.results import Results
 from tests.findings.test_locality_claims import table
 
 
@@ -44,6 +45,11 @@ def test_the_page_of_such_a_sweep_has_it_and_its_own_claims(tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Of 8 claims about locality, 6 hold and 2 fail in this sweep." in page
     assert "Bits per byte over misses" in page
+    kept = Results.load(tmp_path / "out").tables["locality"].set_index(["locality", "balance.coefficient"])
+    contrast = kept.loc[("contrast", "0.1")]
+    assert contrast["LRU@2"] == pytest.approx(0.3 + 0.5 * 0.25 + 0.2 + 0.012)
+    assert (contrast["effective experts"], contrast.seeds) == (60, 3)
+    assert "MaxVio" not in kept  # which nobody logged
     assert set(checked.claim) >= {"balance", "collapse"}
     results.drop(columns="locality").assign(**dict.fromkeys(sizes, 1e6)).to_parquet(directory / "results.parquet")
     report.write_sweep_report(directory, tmp_path / "paper")
