@@ -134,13 +134,15 @@ def test_it_cannot_be_exported(run_dir, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_goes_on_with_its_own_limit_only(run_dir, places, tmp_path):
+def test_a_run_goes_on_with_its_own_limit_only(run_dir, places, tmp_path, caplog):
     common = [*places, f"ckpt_path={run_dir}", "trainer.max_steps=6"]
     with pytest.raises(UserError, match=r"locality limits choices by nothing, but .* goes on with \{'scheme': "):
         trained(tmp_path / "other", *common)
     trained(tmp_path / "same", *common, *LIMITED[scheme_of(run_dir)])
     assert kept_by(tmp_path / "same")["global_step"] == 6
-    trained(tmp_path / "anew", *places, f"init_from={run_dir}")  # weights may start any model
+    assert "choices were limited" not in caplog.text
+    trained(tmp_path / "anew", *places, f"init_from={run_dir}")  # weights may start any model, which is told
+    assert "and are by nothing now" in caplog.text
 
 
 @pytest.mark.parametrize(
