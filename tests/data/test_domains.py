@@ -36,7 +36,7 @@ def write_parquet(path, **columns):
 
 
 def test_each_file_or_folder_is_a_domain_and_three_types_are_read(tmp_path):
-    (tmp_path / "prose.txt").write_text("Once upon a time.")
+    (tmp_path / "prose.txt").write_text("Once upon a time.\n\nThere was more.")
     write_jsonl(tmp_path / "posts" / "2020" / "a.jsonl", ["one", "two", " "])
     write_parquet(tmp_path / "posts" / "b.parquet", text=["three", "", None], other=[1, 2, 3])
     (tmp_path / ".DS_Store").write_text("")
