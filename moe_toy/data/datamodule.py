@@ -135,7 +135,7 @@ class DomainDataModule(lightning.LightningDataModule):
         self.training_order = TrainingOrder(seed=self.seed, sizes=sizes, weights=self._domain_weights)
         self._training = Sequences(streams["train"], self.sequence_length, self.training_order)
         self._validation = Sequences(
-            streams["validation"], self.validation_length, self._validation_blocks(streams["validation"])
+            streams["validation"], self.validation_length, self._validation_blocks(streams["validation"], stage)
         )
         if stage == "fit" and self.trainer.max_steps > 0 and self._rank == 0:
             seen = times_seen(self.training_order, self.trainer.max_steps * self._samples_per_step)
@@ -207,9 +207,10 @@ class DomainDataModule(lightning.LightningDataModule):
     def _domain_weights(self) -> list[float]:
         return domain_weights(self.weights, self.domains)
 
-    def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
+    def _validation_blocks(self, streams: Sequence[TokenStream], stage: str | None) -> list[tuple[int, int]]:
         named = dict(zip(self.domains, streams, strict=True))
-        level = logging.WARNING if self._rank == 0 else logging.DEBUG
+        told = self._rank == 0 and stage != "validate"  # a run validates before it trains
+        level = logging.WARNING if told else logging.DEBUG
         numbers = first_blocks(named, self.validation_length, self.validation_samples, level)
         return [(index, block) for index, number in enumerate(numbers.values()) for block in range(number)]
 
