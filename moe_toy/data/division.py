@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import NamedTuple
 
-log = logging.getLogger(__name__)
 PARTS = 4
 """Into how many documents a text is cut that is too short for two of `max_characters`."""
 
@@ -21,20 +18,20 @@ class Division(NamedTuple):
     """A .txt file that is longer is cut into documents."""
     num_documents: int
     """That differ; 2 for more."""
-    is_special: bool
-    """Whether few documents made it another than asked for."""
+    remark: str = ""
+    """How and why it is another than was asked for."""
 
     def is_validation(self, text: str) -> bool:
         return hash_of(text) < self.threshold
 
 
-def divide(domain: str, read: Callable[[int], Iterable[str]], fraction: float, max_characters: int) -> Division:
+def divide(read: Callable[[int], Iterable[str]], fraction: float, max_characters: int) -> Division:
     """How a domain is divided whose documents are `read(max_characters)`.
 
     `fraction` is the share of hashes that mean validation; 1 means all. A domain that has no document of one kind gets
     one, that with the smallest or the largest hash; a domain of a single document is cut finer first.
     """
-    usual = Division(fraction * 2**64, max_characters, 2, False)
+    usual = Division(fraction * 2**64, max_characters, 2)
     if fraction == 1:
         return usual
     cut, (smallest, largest, characters, number) = max_characters, _hashes(read(max_characters), usual.threshold)
@@ -52,8 +49,8 @@ def divide(domain: str, read: Callable[[int], Iterable[str]], fraction: float, m
         return usual
     finer = f"its text is cut at {cut} characters, as data.source.max_characters leaves one document"
     one = f"one document becomes {lacking} text, as none fell to it"
-    _say_once(f"{domain} is small: {'; '.join([finer] * (cut != max_characters) + [one] * (lacking is not None))}")
-    return Division(threshold, cut, number, True)
+    remarks = [finer] * (cut != max_characters) + [one] * (lacking is not None)
+    return Division(threshold, cut, number, "; ".join(remarks))
 
 
 def _hashes(texts: Iterable[str], threshold: float) -> tuple[int, int, int, int]:
@@ -71,9 +68,3 @@ def _hashes(texts: Iterable[str], threshold: float) -> tuple[int, int, int, int]
 def hash_of(text: str) -> int:
     """A number below 2**64."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-
-
-@lru_cache(maxsize=1000)
-def _say_once(words: str) -> None:
-    """A run looks at its text several times."""
-    log.info(words)

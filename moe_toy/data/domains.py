@@ -7,6 +7,7 @@ assembled 11-domain corpus. Configurations pick one by `_target_`; everything do
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from moe_toy.data.readers import check_file, read_documents
 from moe_toy.errors import UserError
 from moe_toy.files.reading import reading
 
+log = logging.getLogger(__name__)
 Fraction = Annotated[float, Field(gt=0, le=1)]
 """Of the text that is for validation."""
 
@@ -111,7 +113,9 @@ class FileDomains(TextSource):
                 )
 
     def prepare(self) -> None:
-        pass  # the files are there
+        for domain in [] if self._is_divided else self.domains:
+            if remark := self._division(domain).remark:
+                _say_once(f"{domain} is small: {remark}")
 
     def documents(self, domain: str, split: Split) -> Iterator[str]:
         paths = self._files[split][domain]
@@ -129,7 +133,8 @@ class FileDomains(TextSource):
             for path in self._files[split][domain]
         )
         options = self.validation_fraction, self.max_characters
-        few = [] if self._is_divided else [d for d in map(self._division, self.domains) if d.is_special]
+        divided = [] if self._is_divided else map(self._division, self.domains)
+        few = [(division.threshold, division.max_characters) for division in divided if division.remark]
         return files_fingerprint(files, *options, *few)
 
     @cached_property
@@ -147,11 +152,17 @@ class FileDomains(TextSource):
     def _division(self, domain: str) -> Division:
         if domain not in self._divisions:
             read = partial(self._read, self._files["train"][domain])
-            self._divisions[domain] = divide(domain, read, self.validation_fraction, self.max_characters)
+            self._divisions[domain] = divide(read, self.validation_fraction, self.max_characters)
         return self._divisions[domain]
 
     def _read(self, paths: Sequence[Path], max_characters: int) -> Iterator[str]:
         return (text for path in paths for text in read_documents(path, max_characters))
+
+
+@lru_cache(maxsize=1000)
+def _say_once(words: str) -> None:
+    """A run gets its text ready several times."""
+    log.info(words)
 
 
 def files_fingerprint(files: Iterable[tuple[str, Path]], *options: object) -> str:

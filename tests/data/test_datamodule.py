@@ -235,6 +235,14 @@ def test_a_wrong_configuration_is_one_line(folder, changes, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_domain_too_small_is_refused_before_its_tokenizer_is_kept(folder):
+    with pytest.raises(UserError, match="less than one block"):
+        ready(folder, validation_length=100_000, vocab_size=290)
+    assert not list((folder / "tokenizers").glob("*-290-*.json"))
+    ready(folder, vocab_size=290)
+    assert len(list((folder / "tokenizers").glob("*-290-*.json"))) == 1
+
+
 def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(folder):
     ready(folder)
     path = str(next((folder / "tokenizers").glob("*-280-*.json")))

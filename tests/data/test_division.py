@@ -21,22 +21,20 @@ def paragraphs(number, first=0):
 
 def test_a_domain_with_both_kinds_is_divided_as_asked():
     documents = [f"document {i}" for i in range(200)]
-    division = divide("x", lambda size: documents, 0.1, 100)
-    assert (division.threshold, division.max_characters, division.is_special) == (0.1 * 2**64, 100, False)
+    division = divide(lambda size: documents, 0.1, 100)
+    assert (division.threshold, division.max_characters, division.remark) == (0.1 * 2**64, 100, "")
 
 
-def test_of_few_documents_that_with_the_smallest_hash_is_for_validation(caplog):
+def test_of_few_documents_that_with_the_smallest_hash_is_for_validation():
     documents = [text for text in (f"few {i}" for i in range(100)) if hash_of(text) > 0.3 * 2**64][:5]
-    with caplog.at_level("INFO"):
-        division = divide("few", lambda size: documents, 0.3, 100)
+    division = divide(lambda size: documents, 0.3, 100)
     assert [text for text in documents if division.is_validation(text)] == [min(documents, key=hash_of)]
-    assert division.is_special
-    assert "few is small: one document becomes validation text, as none fell to it" in caplog.text
+    assert division.remark == "one document becomes validation text, as none fell to it"
 
 
 def test_where_all_fell_to_validation_that_with_the_largest_hash_is_trained_on():
     documents = [text for text in (f"all {i}" for i in range(100)) if hash_of(text) < 0.5 * 2**64][:5]
-    division = divide("all", lambda size: documents, 0.5, 100)
+    division = divide(lambda size: documents, 0.5, 100)
     assert [text for text in documents if not division.is_validation(text)] == [max(documents, key=hash_of)]
 
 
@@ -54,8 +52,11 @@ def test_one_file_of_90_kb_has_text_of_each_kind(tmp_path):
 def test_a_file_too_short_for_two_documents_is_cut_finer(tmp_path, caplog):
     (tmp_path / "short.txt").write_text(paragraphs(40))
     source = files(tmp_path)
+    source.check()
     with caplog.at_level("INFO"):
-        source.check()
+        source.prepare()
+        source.prepare()
+    assert len(caplog.messages) == 1
     texts = texts_of(source, "short")
     assert PARTS - 1 <= len(texts["train"] + texts["validation"]) <= PARTS
     assert min(len(texts["train"]), len(texts["validation"])) >= 1
@@ -90,5 +91,5 @@ def test_another_division_is_another_text(tmp_path):
     (tmp_path / "prose.txt").write_text(paragraphs(40))
     few = files(tmp_path)
     usual = files(tmp_path)
-    usual._divisions["prose"] = divide("prose", lambda size: [], 1.0, 20_000)
+    usual._divisions["prose"] = divide(lambda size: [], 1.0, 20_000)
     assert few.fingerprint() == files(tmp_path).fingerprint() != usual.fingerprint()
