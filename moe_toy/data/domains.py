@@ -11,7 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +19,7 @@ from pydantic import Field, PositiveInt
 
 from moe_toy.data.readers import FILE_TYPES, check_file, file_type, read_documents
 from moe_toy.errors import UserError
+from moe_toy.files.digest import file_digest
 from moe_toy.files.reading import reading
 
 Split = Literal["train", "validation"]
@@ -214,20 +215,7 @@ def is_validation(text: str, fraction: float) -> bool:
 
 def files_fingerprint(files: Iterable[tuple[str, Path]], *options: object) -> str:
     """Of the content of files, each with a name for what it is part of."""
-    return digest(repr(([(part, _content_digest(path, *_state(path))) for part, path in files], options)))
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes with the content of a file: nobody can set back the time of change that the system keeps."""
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-@lru_cache(maxsize=100_000)
-def _content_digest(path: Path, *state: int) -> str:
-    """Read once in a process (about a gigabyte a second), which costs less than the look at the encoding."""
-    with reading(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(repr(([(part, file_digest(path)) for part, path in files], options)))
 
 
 def digest(text: str) -> str:

@@ -27,7 +27,6 @@ from moe_toy.evaluation.target import (
     Observation,
     RunDescription,
     check_device,
-    file_state,
     in_eval_mode,
 )
 from moe_toy.files.reading import UnreadableError, reading
@@ -79,7 +78,7 @@ class CheckpointTarget(ModelTarget):
         return write_report(results, out_dir)
 
     def identity(self) -> dict[str, Any]:
-        return {"file": str(self.path.resolve()), "state": file_state(self.path)}
+        return {"file": str(self.path.resolve()), "digest": self._checkpoint.digest}
 
     def tokenizer(self) -> Path:
         path = self._run.tokenizer

@@ -13,7 +13,7 @@ from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.evaluation import Evaluation, Subject, write_report
 from moe_toy.evaluation.settings import Options
-from moe_toy.evaluation.target import file_state
+from moe_toy.files.digest import file_digest
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.contents import bare_name
@@ -88,7 +88,8 @@ class TraceTarget:
     def identity(self) -> dict[str, Any]:
         options = {"num_experts": self.num_experts, "sequence_length": self.sequence_length}
         options |= {"keep_constant_layers": True} if self.keep_constant_layers else {}
-        return {"files": {str(file.resolve()): file_state(file) for file in self._files()}, **options}
+        options |= {} if self.tokenizer is None else {"tokenizer": file_digest(self.tokenizer)}
+        return {"files": {str(file.resolve()): file_digest(file) for file in self._files()}, **options}
 
     def record(self, folder: Path) -> list[Path]:
         """Trace files of ours: the given ones, or in `folder` what was made of others."""

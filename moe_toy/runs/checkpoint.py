@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from moe_toy.errors import UserError
+from moe_toy.files.digest import file_digest
 from moe_toy.files.reading import reading
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.runs.checkpoint_file import DamagedError, load_intact
 from moe_toy.runs.run_directory import CHECKPOINTS, LAST, RunDirectory
-from moe_toy.runs.sharded_checkpoint import REST, check_sealed, is_sharded, read_shapes, read_weights
+from moe_toy.runs.sharded_checkpoint import CHECKSUMS, REST, check_sealed, is_sharded, read_shapes, read_weights
 
 log = logging.getLogger(__name__)
 AUTO = "auto"
@@ -92,6 +93,11 @@ class Checkpoint:
     @property
     def is_sharded(self) -> bool:
         return self.path.is_dir()
+
+    @property
+    def digest(self) -> str:
+        """Of all that it holds; of a folder that of its checksums, against which it was verified."""
+        return file_digest(self.path / CHECKSUMS if self.is_sharded else self.path)
 
     @property
     def run(self) -> RunDirectory:

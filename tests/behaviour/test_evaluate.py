@@ -1,6 +1,7 @@
 """Whole evaluations by `evaluate.py` on small text: what they leave behind, how they go on, what they refuse."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def test_own_text_that_has_changed_is_told_with_the_way_out(moved, tmp_path):
     [
         ({"_target_": "os.system", "command": "ls"}, "no source of text of ours, given 'os.system'"),
         ({"_target_": "moe_toy.data.domains.TextSource"}, "no source of text of ours"),
-        ({"_target_": "moe_toy.data.domains.FileDomains", "pth": "x"}, "data.source does not fit FileDomains"),
+        ({"_target_": "moe_toy.data.domains.FileDomains", "pth": "x"}, "data.source.pth: no such key"),
         (["a"], "no source of text of ours, given None"),
     ],
     ids=str,
@@ -533,3 +534,47 @@ def test_finished_evaluations_are_compared_in_a_folder_of_their_own(complain, tm
     command.prepare(cfg)
     evaluate.main.__wrapped__(cfg)
     assert (tmp_path / "both" / "report.html").exists()
+
+
+def test_another_trace_of_equal_name_size_and_time_is_another(complain, tmp_path):
+    """What was measured stays measured only for equal content."""
+    path = tmp_path / "a.safetensors"
+    trace = load_golden("uniform_e8k2").trace
+    save_trace(trace, path)
+    before = path.stat()
+    run(tmp_path / "out", "target=trace", f"target.path={path}")
+    save_trace(replace(trace, expert_ids=7 - trace.expert_ids.int()), path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    line = complain("target=trace", f"target.path={path}", *QUICK, f"out_dir={tmp_path}/out")
+    assert "holds the results of another evaluation (target.files." in line
+
+
+def test_another_checkpoint_of_equal_name_size_and_time_is_another(run_dir, data, tokenizer_file, tmp_path):
+    path = tmp_path / "a.ckpt"
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    overrides = [f"target.path={path}", *data, *BRIEF, f"data.tokenizer={tokenizer_file}"]
+    torch.save(checkpoint, path)
+    before = path.stat()
+    run(tmp_path / "out", *overrides)
+    checkpoint["state_dict"]["model.balancer.bias"] *= 0
+    torch.save(checkpoint, path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    with pytest.raises(UserError, match=r"holds the results of another evaluation \(target.digest "):
+        run(tmp_path / "out", *overrides)
+
+
+def test_text_in_the_tokens_of_another_tokenizer_is_another(tokenizer_file, tmp_path):
+    """The passages of the report are in the tokenizer's words."""
+    trace = load_golden("uniform_e8k2").trace
+    save_trace(
+        replace(trace, token_ids=trace.token_ids % 300, predicted_ids=None, vocab_size=None), tmp_path / "a.safetensors"
+    )
+    target = ["target=trace", f"target.path={tmp_path}/a.safetensors"]
+    tokenizer = Tokenizer.load(tokenizer_file).backend
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(tmp_path / "other.json"))
+    run(tmp_path / "out", *target, f"target.tokenizer={tokenizer_file}")
+    with pytest.raises(UserError, match=r"another evaluation \(target.tokenizer "):
+        run(tmp_path / "out", *target, f"target.tokenizer={tmp_path}/other.json")
