@@ -52,9 +52,10 @@ class CheckpointTarget(ModelTarget):
     def __init__(
         self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt, options: Options
     ) -> None:
-        if path is None:
+        if not path:
             raise UserError("target.path is not set; give a checkpoint of train.py or a run directory")
-        is_run = bool(RunDirectory(Path(path)).candidates())
+        with reading(path):
+            is_run = bool(RunDirectory(Path(path)).candidates())
         self.source = str(path)
         self.path = find(Path(path), KEY) if is_run else Path(path)
         self.name = Path(path).resolve().name if is_run else self.path.stem

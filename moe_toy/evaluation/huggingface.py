@@ -56,7 +56,7 @@ class HuggingFaceTarget(ModelTarget):
         top_k: PositiveInt | None = None,
         options: Options,
     ) -> None:
-        if path is None:
+        if not path:
             raise UserError("target.path is not set; give a hub name or the folder of a model")
         if (router_modules is None) != (router_output is None):
             raise UserError("target.router_modules and target.router_output go together; give both or none")

@@ -9,6 +9,7 @@ from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.run_text import recorded_fingerprint
 from moe_toy.evaluation.runs import check_same_text
 from moe_toy.evaluation.settings import Options
+from moe_toy.files.reading import reading
 from moe_toy.results import Results
 from moe_toy.runs.run_directory import TEXT
 
@@ -17,7 +18,7 @@ class FinishedSweep:
     """`path` is the directory of a sweep, which holds `results.parquet`; the paper's claims are checked over it."""
 
     def __init__(self, *, path: str | Path | None, options: Options) -> None:
-        if path is None:
+        if not path:
             raise UserError(
                 "target.path is missing; give the directory of a sweep, as target.path=outputs/sweeps/paper"
             )
@@ -25,7 +26,9 @@ class FinishedSweep:
         self.options = options
 
     def check(self) -> None:
-        if not (self.path / "results.parquet").is_file():
+        with reading(self.path):
+            finished = (self.path / "results.parquet").is_file()
+        if not finished:
             raise UserError(
                 f"target.path={self.path} holds no results.parquet; give the directory of a sweep with a finished arm"
             )

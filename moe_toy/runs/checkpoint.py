@@ -187,15 +187,17 @@ class Checkpoint:
 
 def find(path: Path, key: str) -> Path:
     """The checkpoint that `path` means: itself, or of a run directory its last one."""
-    if path.is_file() or is_sharded(path):
-        return path
-    if not path.exists():
-        raise UserError(f"{key}: no such file, given {path}; {WAY_OUT}")
-    run = RunDirectory(path)
-    if run.last.exists():
-        return run.last
-    if candidates := run.candidates():
-        return candidates[0]
+    with reading(path):
+        if path.is_file() or is_sharded(path):
+            return path
+        if not path.exists():
+            what = "a link to nothing" if path.is_symlink() else "no such file"
+            raise UserError(f"{key}: {what}, given {path}; {WAY_OUT}")
+        run = RunDirectory(path)
+        if run.last.exists():
+            return run.last
+        if candidates := run.candidates():
+            return candidates[0]
     raise UserError(f"{key}: {path} is a folder without {CHECKPOINTS}/{LAST}, so no run directory; {WAY_OUT}")
 
 

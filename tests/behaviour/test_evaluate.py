@@ -406,6 +406,9 @@ def test_mistakes_are_told_in_one_line(complain, arguments, expected):
 
 
 def test_text_that_the_model_cannot_read_is_refused(complain, run_dir, data, tmp_path):
+    assert "no segment length fits the sequences, of at most 3 tokens" in complain(
+        f"target.path={run_dir}", *data, "data.validation_length=3", "out_dir=out"
+    )
     assert "is longer than the 1024 tokens that the model can read" in complain(
         f"target.path={run_dir}", *data, "data.validation_length=2000"
     )
@@ -474,10 +477,9 @@ def test_a_config_that_names_foreign_code_is_refused(complain, run_dir, data, tm
 
 def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
     trace = load_golden("uniform_e8k2").trace
-    short = replace(trace, expert_ids=trace.expert_ids[:, :, :3], token_ids=trace.token_ids[:, :3], predicted_ids=None)
-    save_trace(short, tmp_path / "short.safetensors")
+    save_trace(replace(trace, num_experts=2**16, vocab_size=None, predicted_ids=None), tmp_path / "many.safetensors")
     done = subprocess.run(
-        [sys.executable, ROOT / "evaluate.py", "target=trace", "target.path=short.safetensors", "out_dir=out"],
+        [sys.executable, ROOT / "evaluate.py", "target=trace", "target.path=many.safetensors", "out_dir=out"],
         cwd=tmp_path,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/nowhere"},
         capture_output=True,
@@ -485,7 +487,7 @@ def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no segment length fits the sequences")
+    assert done.stderr.startswith("error: many.safetensors: counts of ")
     assert done.stderr.count("\n") == 1
 
 

@@ -81,3 +81,11 @@ def test_a_file_that_was_just_written_is_not_taken_for_known(run, hashed):
     for _ in range(2):
         check_intact(run.last)
     assert list(hashed.values()) == [2]
+
+
+def test_errors_of_reading_a_path_are_told_as_such(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read x+.* \(File name too long\)"):
+        Checkpoint.open("x" * 300)
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(UserError, match=r"ckpt_path: a link to nothing, given .*link; give a checkpoint"):
+        Checkpoint.open(tmp_path / "link")
