@@ -39,8 +39,15 @@ class FinishedSweep:
             )
 
     def prepare(self, out_dir: Path) -> None:
-        """Raise `UserError` where `out_dir` holds an evaluation; what an earlier report left there is written anew."""
+        """Raise `UserError` where `out_dir` holds an evaluation; what an earlier report left there is written anew.
+
+        So it does for what is damaged in the sweep.
+        """
+        from moe_toy.report.sweep import read_metrics, read_sweep  # plotly takes a second
+
         OutputFolder(out_dir).check_unclaimed()
+        for run in read_sweep(self.path).run_dir:
+            read_metrics(self.path / run)
 
     def run(self, out_dir: Path) -> Results:
         from moe_toy.findings.claims import show_claims

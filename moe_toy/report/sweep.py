@@ -34,6 +34,9 @@ CURVES = {
     "specialization/domain": "domain specialization",
     "router/saturation": "saturation",
 }
+COLUMNS = ("arm", "seed", "run_dir", "num_experts", "top_k")
+COLUMNS += ("total_parameters", "active_parameters", "flops_per_token")
+"""What no row of a sweep lacks."""
 CLAIM_COLUMNS = {
     "claim": "claim",
     "says": "the paper says",
@@ -60,19 +63,26 @@ SHOWN = {
 
 
 def read_sweep(directory: Path) -> pd.DataFrame:
-    """The results of a sweep's finished arms."""
+    """The results of a sweep's finished arms: what `COLUMNS` names, and what they logged."""
     import pandas as pd  # half a second
 
     try:
         with reading(directory / RESULTS):
-            return pd.read_parquet(directory / RESULTS).rename(columns=present_name)
+            table = pd.read_parquet(directory / RESULTS).rename(columns=present_name)
+        if missing := [name for name in COLUMNS if name not in table]:
+            raise ValueError(f"it has no column {missing[0]}")
+        if table.empty:
+            raise ValueError("it holds no arm")
+        numbers = ({*COLUMNS, *SHOWN, *CURVES} - {"arm", "run_dir", "seeds"}) & {*table}
+        return table.assign(**{key: pd.to_numeric(table[key]) for key in numbers})
     except FileNotFoundError:
         raise UserError(f"{directory} holds no {RESULTS}; give the directory of a sweep with a finished arm") from None
     except UnreadableError:
         raise
-    except (OSError, ValueError) as error:  # what pyarrow raises on damage
+    except (OSError, ValueError, TypeError) as error:  # what pyarrow and pandas raise on damage
         raise UserError(
-            f"{directory / RESULTS} is damaged ({error}); remove it and run the sweep's command again"
+            f"{directory / RESULTS} is damaged ({' '.join(str(error).split())}); remove it and run the sweep's command "
+            "again"
         ) from None
 
 

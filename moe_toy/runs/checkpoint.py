@@ -193,7 +193,7 @@ def find(path: Path, key: str) -> Path:
         if not path.exists():
             what = "a link to nothing" if path.is_symlink() else "no such file"
             raise UserError(f"{key}: {what}, given {path}; {WAY_OUT}")
-        run = RunDirectory(path)
+        run = RunDirectory(path.parent if path.name == CHECKPOINTS else path)
         if run.last.exists():
             return run.last
         if candidates := run.candidates():

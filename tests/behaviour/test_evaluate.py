@@ -195,6 +195,12 @@ def test_evaluations_of_different_text_are_not_compared(complain, run_dir, data,
     assert set(run(tmp_path / "out", *paths, "allow_different_text=true").summary["models"]) == {"both", "fruit only"}
 
 
+def test_runs_and_checkpoints_are_told_from_evaluations(complain, run_dir):
+    for path in (run_dir, run_dir / "checkpoints" / "last.ckpt"):
+        line = complain("target=runs", f"target.paths=[{path}]", "out_dir=out")
+        assert f"{path} is a run of train.py, not an evaluation of one; measure it first: evaluate.py" in line
+
+
 def test_a_sweep_over_different_text_is_not_judged(tmp_path):
     for arm in ("a", "b"):
         (tmp_path / arm).mkdir()

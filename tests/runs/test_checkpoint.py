@@ -44,6 +44,10 @@ def test_a_run_directory_stands_for_its_last_checkpoint(run):
     assert Checkpoint.open_to_continue(run.path).content["global_step"] == 2
 
 
+def test_its_folder_of_checkpoints_does_too(run):
+    assert Checkpoint.open(run.checkpoints).path == run.last
+
+
 def test_a_run_directory_is_continued_from_its_newest_intact_checkpoint(run):
     run.step(2).write_bytes(b"damaged")  # and by that last.ckpt
     assert Checkpoint.open_to_continue(run.path).path == run.step(1)
