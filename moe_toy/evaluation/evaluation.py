@@ -57,7 +57,7 @@ class Evaluation:
     def run(self, subject: Subject, out_dir: Path) -> Results:
         """Measure, unless the folder holds the same results already, and recommend a cache."""
         folder, options = OutputFolder(out_dir), self.options
-        folder.claim(_identity(subject))
+        folder.write_identity(_identity(subject))
         name = options.name or subject.name
         if finished := self._finished(out_dir):
             log.info("%s is measured already", out_dir)

@@ -27,7 +27,7 @@ class OutputFolder:
         self.traces = path / TRACES
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Refuse a second process in the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
         refusal = f"out_dir: another process is evaluating into {self.path}"
@@ -53,12 +53,13 @@ class OutputFolder:
                 f"out_dir={self.path} holds the results of another evaluation ({difference}); choose another out_dir"
             )
 
-    def check_unclaimed(self) -> None:
+    def check_free(self) -> None:
         """Raise `UserError` if an evaluation lies in the folder."""
         if (self.path / IDENTITY).exists():
             raise UserError(f"out_dir={self.path} holds the results of an evaluation; choose another out_dir")
 
-    def claim(self, identity: dict[str, Any]) -> None:
+    def write_identity(self, identity: dict[str, Any]) -> None:
+        """Say in the folder whose results these will be. Raises `UserError` as `check` does."""
         self.check(identity)
         self.path.mkdir(parents=True, exist_ok=True)
         with save_atomically(self.path / IDENTITY) as part:

@@ -10,6 +10,7 @@ from moe_toy.evaluation.run_text import recorded_fingerprint
 from moe_toy.evaluation.runs import check_same_text
 from moe_toy.evaluation.settings import Options
 from moe_toy.files.reading import reading
+from moe_toy.report.sweep_files import RESULTS, read_metrics, read_sweep
 from moe_toy.results import Results
 from moe_toy.runs.run_directory import TEXT
 
@@ -27,10 +28,10 @@ class FinishedSweep:
 
     def check(self) -> None:
         with reading(self.path):
-            finished = (self.path / "results.parquet").is_file()
+            finished = (self.path / RESULTS).is_file()
         if not finished:
             raise UserError(
-                f"target.path={self.path} holds no results.parquet; give the directory of a sweep with a finished arm"
+                f"target.path={self.path} holds no {RESULTS}; give the directory of a sweep with a finished arm"
             )
         if not self.options.allow_different_text:
             prints = {path.parent.name: recorded_fingerprint(path.parent) for path in self.path.glob(f"*/{TEXT}")}
@@ -43,9 +44,7 @@ class FinishedSweep:
 
         So it does for what is damaged in the sweep.
         """
-        from moe_toy.report.sweep import read_metrics, read_sweep  # plotly takes a second
-
-        OutputFolder(out_dir).check_unclaimed()
+        OutputFolder(out_dir).check_free()
         for run in read_sweep(self.path).run_dir:
             read_metrics(self.path / run)
 

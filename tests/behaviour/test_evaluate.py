@@ -147,7 +147,9 @@ def test_own_text_that_has_moved_is_told_with_the_way_to_it(complain, moved):
 
 
 def test_own_text_that_has_changed_is_told_with_the_way_out(moved, tmp_path):
-    copy = moved(lambda texts: (texts / "fruit.jsonl").write_text('{"text": "fig"}\n' * 300))
+    copy = moved(
+        lambda texts: (texts / "fruit.jsonl").write_text("".join(f'{{"text": "fig {i}"}}\n' for i in range(300)))
+    )
     with pytest.raises(UserError, match=r"is not the text any more that .* was trained on .* data=files"):
         run(tmp_path / "out", f"target.path={copy}")
     assert not (tmp_path / "out").exists()
@@ -163,6 +165,7 @@ def test_own_text_that_has_changed_is_told_with_the_way_out(moved, tmp_path):
         ({"_target_": "os.system", "command": "ls"}, "no source of text of ours, given 'os.system'"),
         ({"_target_": "moe_toy.data.domains.TextSource"}, "no source of text of ours"),
         ({"_target_": "moe_toy.data.domains.FileDomains", "pth": "x"}, "data.source.pth: no such key"),
+        ({"_target_": "moe_toy.data.domains.FileDomains", "path": "x"}, "data.source does not fit FileDomains"),
         (["a"], "no source of text of ours, given None"),
     ],
     ids=str,
@@ -498,7 +501,7 @@ def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
 
 
 def test_results_without_a_summary_are_not_taken_for_finished(tmp_path, monkeypatch):
-    monkeypatch.setattr(OutputFolder, "claim", lambda *_: None)
+    monkeypatch.setattr(OutputFolder, "write_identity", lambda *_: None)
     save_trace(load_golden("uniform_e8k2").trace, tmp_path / "a.safetensors")
     (tmp_path / "summary.json").write_text("{}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -515,7 +518,7 @@ def test_runs_without_a_summary_are_refused(complain, tmp_path, summary):
 
 def test_a_second_evaluation_is_refused_while_the_first_writes(tmp_path):
     save_trace(load_golden("uniform_e8k2").trace, tmp_path / "a.safetensors")
-    with OutputFolder(tmp_path / "out").alone(), pytest.raises(UserError, match="another process is evaluating into"):
+    with OutputFolder(tmp_path / "out").lock(), pytest.raises(UserError, match="another process is evaluating into"):
         run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/a.safetensors")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
