@@ -44,6 +44,10 @@ def test_a_run_directory_stands_for_its_last_checkpoint(run):
     assert Checkpoint.open_to_continue(run.path).content["global_step"] == 2
 
 
+def test_its_folder_of_checkpoints_does_too(run):
+    assert Checkpoint.open(run.checkpoints).path == run.last
+
+
 def test_a_run_directory_is_continued_from_its_newest_intact_checkpoint(run):
     run.step(2).write_bytes(b"damaged")  # and by that last.ckpt
     assert Checkpoint.open_to_continue(run.path).path == run.step(1)
@@ -81,3 +85,11 @@ def test_a_file_that_was_just_written_is_not_taken_for_known(run, hashed):
     for _ in range(2):
         check_intact(run.last)
     assert list(hashed.values()) == [2]
+
+
+def test_errors_of_reading_a_path_are_told_as_such(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read x+.* \(File name too long\)"):
+        Checkpoint.open("x" * 300)
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(UserError, match=r"ckpt_path: a link to nothing, given .*link; give a checkpoint"):
+        Checkpoint.open(tmp_path / "link")
