@@ -49,7 +49,9 @@ def pick_backend(
 
 
 def _has_grouped(device_type: str, dtype: torch.dtype, widths: Sequence[int]) -> bool:
-    if torch.compiler.is_compiling() or not hasattr(F, "grouped_mm"):
+    if not hasattr(F, "grouped_mm"):
+        return False
+    if torch.compiler.is_compiling() and dtype != torch.bfloat16:
         return False  # fp32 grouped_mm fails under torch.compile in torch 2.13
     if any(width * dtype.itemsize % ALIGNMENT for width in widths):
         return False

@@ -10,6 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from moe_toy.errors import UserError
+from moe_toy.model.compiled_blocks import compile_blocks, wants_compiled_blocks
 from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
@@ -29,9 +30,11 @@ class LitMoE(LightningModule):
     `train/lr`, and `train/balance_estimate_error/*` where the balance scheme estimates the load of a step.
     """
 
-    def __init__(self, model: MoETransformer, optimizer: OptimizerConfig) -> None:
+    def __init__(self, model: MoETransformer, optimizer: OptimizerConfig, keeps_activations: bool = False) -> None:
+        """`keeps_activations` says that this rank has room for them where `activation_checkpointing` is `auto`."""
         super().__init__()
         self.model = model
+        self.keeps_activations = keeps_activations
         self.optimizer_config = optimizer
         # A checkpoint carries what it takes to build its model again.
         self.save_hyperparameters({"model": asdict(model.config), "optimizer": asdict(optimizer)}, logger=False)
@@ -39,6 +42,11 @@ class LitMoE(LightningModule):
     def setup(self, stage: str) -> None:
         if self.trainer.datamodule is not None:
             set_epoch(self.trainer, len(self.trainer.datamodule.train_dataloader()))
+        config, strategy = self.model.config, self.trainer.strategy
+        if config.activation_checkpointing == "auto":  # all ranks alike
+            self.model.recomputes_blocks = not strategy.reduce_boolean_decision(self.keeps_activations)
+        if wants_compiled_blocks(config.compile, strategy.root_device.type, str(self.trainer.precision)):
+            compile_blocks(self.model.blocks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         reset_batch_counts(
