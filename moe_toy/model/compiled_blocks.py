@@ -2,20 +2,27 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from moe_toy.model.config import ModelConfig
+from moe_toy.model.expert_backends import has_grouped
+
 log = logging.getLogger(__name__)
-Compile = Literal["auto"] | bool
 REASON = 200
 """Characters of what the compiler says, which can be pages."""
 
 
-def wants_compiled_blocks(setting: Compile, device_type: str, precision: str) -> bool:
-    """`auto` compiles where it was found to pay: on CUDA in bf16."""
-    return device_type == "cuda" and precision.startswith("bf16") if setting == "auto" else setting
+def wants_compiled_blocks(config: ModelConfig, device_type: str, precision: str) -> bool:
+    """`auto` compiles where it was found to pay: on CUDA in bf16, with a grouped product of the experts, since a loop
+    over them would be compiled again for each count of rows."""
+    if config.compile != "auto":
+        return config.compile
+    widths = (config.hidden_size, config.expert_hidden_size)
+    is_fast = device_type == "cuda" and precision.startswith("bf16") and config.moe.backend != "loop"
+    return is_fast and has_grouped(device_type, torch.bfloat16, widths)
 
 
 def compile_blocks(blocks: Iterable[nn.Module], backend: str | Callable[..., Any] = "inductor") -> None:

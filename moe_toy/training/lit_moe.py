@@ -45,7 +45,7 @@ class LitMoE(LightningModule):
         config, strategy = self.model.config, self.trainer.strategy
         if config.activation_checkpointing == "auto":  # all ranks alike
             self.model.recomputes_blocks = not strategy.reduce_boolean_decision(self.keeps_activations)
-        if wants_compiled_blocks(config.compile, strategy.root_device.type, str(self.trainer.precision)):
+        if wants_compiled_blocks(config, strategy.root_device.type, str(self.trainer.precision)):
             compile_blocks(self.model.blocks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

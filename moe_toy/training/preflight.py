@@ -84,6 +84,13 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
                 f"data.{key} ({values['data'][key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
                 f"lower data.{key} or raise model.max_seq_len"
             )
+    precision = str(values["trainer"]["precision"])
+    if model.config.compile is True and (not precision.startswith("bf16") or model.config.moe.backend == "loop"):
+        raise UserError(
+            "model.compile=true needs trainer.precision=bf16-mixed or bf16-true and no moe.backend=loop, since experts "
+            f"compile as grouped products in bf16 only (given {precision}, {model.config.moe.backend}); use "
+            "model.compile=auto"
+        )
     if model.balancer.looks_ahead and values["trainer"]["overfit_batches"]:
         raise UserError(
             "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "

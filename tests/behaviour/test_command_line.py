@@ -196,3 +196,8 @@ def test_curves_online_without_an_account_are_refused(complain, monkeypatch, tmp
 def test_curves_that_stay_here_need_no_account(complain, monkeypatch):
     monkeypatch.setattr(preflight, "is_logged_in", never)
     assert "data.source.path" in complain("data=files")
+
+
+def test_compiling_without_grouped_products_is_refused(refusal):
+    assert "model.compile=true needs trainer.precision=bf16-mixed" in refusal("train", "model.compile=true")
+    assert "model.compile" in refusal("train", "model.compile=maybe")

@@ -99,15 +99,20 @@ def test_where_compiling_fails_one_line_says_so_and_training_goes_on(wide, caplo
 
 
 @pytest.mark.parametrize(
-    ("setting", "device", "precision", "wanted"),
+    ("setting", "device", "precision", "backend", "wanted"),
     [
-        ("auto", "cuda", "bf16-mixed", True),
-        ("auto", "cuda", "bf16-true", True),
-        ("auto", "cuda", "32-true", False),
-        ("auto", "cpu", "bf16-mixed", False),
-        (True, "cpu", "32-true", True),
-        (False, "cuda", "bf16-mixed", False),
+        ("auto", "cuda", "bf16-mixed", "auto", True),
+        ("auto", "cuda", "bf16-true", "grouped", True),
+        ("auto", "cuda", "bf16-mixed", "loop", False),
+        ("auto", "cuda", "32-true", "auto", False),
+        ("auto", "cpu", "bf16-mixed", "auto", False),
+        (True, "cpu", "bf16-mixed", "auto", True),
+        (False, "cuda", "bf16-mixed", "auto", False),
     ],
 )
-def test_auto_compiles_on_cuda_in_bf16(setting, device, precision, wanted):
-    assert wants_compiled_blocks(setting, device, precision) is wanted
+def test_auto_compiles_on_cuda_in_bf16(  # noqa: PLR0917
+    make_config, monkeypatch, setting, device, precision, backend, wanted
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    config = make_config(compile=setting, backend=backend)
+    assert wants_compiled_blocks(config, device, precision) is wanted

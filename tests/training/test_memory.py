@@ -148,30 +148,22 @@ def test_other_errors_keep_their_traceback(error):
         raise error
 
 
-@pytest.fixture
-def on_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-
-
 ON_GPU = ["model=olmoe_1b4", "data.vocab_size=50304", "trainer=gpu", "data.sequence_length=4096"]
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "gib", "kept"), [(8, 79, True), (16, 79, False), (16, 139, True), (8, 40, False)]
-)
-def test_auto_keeps_activations_where_they_fit(planned, free, on_a_gpu, caplog, batch_size, gib, kept):
+@pytest.mark.parametrize(("batch_size", "gib", "said"), [(8, 79, "kept"), (16, 79, "recomputed"), (16, 139, "kept")])
+def test_auto_keeps_activations_where_they_fit(planned, free, caplog, batch_size, gib, said):  # noqa: PLR0917
     free(gib)
     values, model = planned(*ON_GPU, f"data.batch_size={batch_size}")
     assert model.recomputes_blocks
     with caplog.at_level(logging.INFO):
-        assert keeps_activations(values, model) is kept
+        assert keeps_activations(values, model) is (said == "kept")
     (line,) = caplog.messages
-    assert ("activations are kept" if kept else "blocks are recomputed") in line
+    assert f"are {said} (about" in line
     assert f"{gib}.0 GiB free" in line
 
 
-def test_the_estimate_of_kept_activations_is_that_of_a_measured_run(planned, free, on_a_gpu, caplog):
+def test_the_estimate_of_kept_activations_is_that_of_a_measured_run(planned, free, caplog):
     free(139)
     with caplog.at_level(logging.INFO):
         keeps_activations(*planned(*ON_GPU, "data.batch_size=8"))
@@ -180,7 +172,7 @@ def test_the_estimate_of_kept_activations_is_that_of_a_measured_run(planned, fre
 
 
 @pytest.mark.parametrize("setting", ["true", "false"])
-def test_what_is_set_is_not_chosen(planned, free, on_a_gpu, setting):
+def test_what_is_set_is_not_chosen(planned, free, setting):
     free(1000)
     values, model = planned(*ON_GPU, f"model.activation_checkpointing={setting}")
     assert not keeps_activations(values, model)
