@@ -39,9 +39,8 @@ def line_of(row: dict[str, Any]) -> str:
     if row["failed"]:
         return f"| {row['name']} | {row['tokens']:,} | {' | '.join(flags)} | {row['failed']} | | | | |"
     peak = "not measured" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}"
-    numbers = (
-        f"{row['ms']:.0f} | {row['tokens_per_s']:,.0f} | {row['of_peak']:.0%} | {peak} | {row['first_step_s']:.0f}"
-    )
+    speed = f"{row['ms']:.0f} | {row['tokens_per_s']:,.0f} | {row['of_peak']:.0%}"
+    numbers = f"{speed} | {peak} | {row['first_step_s']:.0f}"
     return f"| {row['name']} | {row['tokens']:,} | {' | '.join(flags)} | {numbers} |"
 
 

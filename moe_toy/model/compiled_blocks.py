@@ -7,22 +7,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from moe_toy.model.config import ModelConfig
+from moe_toy.locality.base import LocalityScheme
 from moe_toy.model.expert_backends import has_grouped
+from moe_toy.model.transformer import MoETransformer
 
 log = logging.getLogger(__name__)
 REASON = 200
 """Characters of what the compiler says, which can be pages."""
 
 
-def wants_compiled_blocks(config: ModelConfig, device_type: str, precision: str) -> bool:
-    """`auto` compiles where it was found to pay: on CUDA in bf16, with a grouped product of the experts, since a loop
-    over them would be compiled again for each count of rows."""
-    if config.compile != "auto":
-        return config.compile
-    widths = (config.hidden_size, config.expert_hidden_size)
-    is_fast = device_type == "cuda" and precision.startswith("bf16") and config.moe.backend != "loop"
-    return is_fast and has_grouped(device_type, torch.bfloat16, widths)
+def wants_compiled_blocks(model: MoETransformer, device_type: str, precision: str) -> bool:
+    """`auto` compiles where it was found to pay: on CUDA in bf16, where nothing hinders it."""
+    if model.config.compile != "auto":
+        return model.config.compile
+    return device_type == "cuda" and hindrance_to_compiling(model, device_type, precision) is None
+
+
+def hindrance_to_compiling(model: MoETransformer, device_type: str, precision: str) -> str | None:
+    """What would make blocks compile again and again: experts in a loop, whose counts of rows differ, and a locality
+    scheme that steers by a function of the step."""
+    moe, widths = model.config.moe, (model.config.hidden_size, model.config.expert_hidden_size)
+    if (
+        not precision.startswith("bf16")
+        or moe.backend == "loop"
+        or not has_grouped(device_type, torch.bfloat16, widths)
+    ):
+        return f"experts compile as grouped products in bf16 only (given {precision}, moe.backend={moe.backend})"
+    if type(model.locality).steer is not LocalityScheme.steer:
+        return f"locality={type(model.locality).__name__} steers the router by a function of each step"
+    return None
 
 
 def compile_blocks(blocks: Iterable[nn.Module], backend: str | Callable[..., Any] = "inductor") -> None:

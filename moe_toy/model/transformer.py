@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from moe_toy.balance.base import LoadBalancer, PreciseBuffers
-from moe_toy.locality.base import LocalityScheme
+from moe_toy.locality.base import LocalityScheme, Steer
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import mean_cross_entropy, most_likely
@@ -48,10 +48,11 @@ class Block(nn.Module):
         x: Float[Tensor, "batch seq hidden"],
         rotation: Float[Tensor, "2 seq half"],
         selection_bias: Float[Tensor, " expert"] | None = None,
+        steer: Steer | None = None,
     ) -> tuple[Float[Tensor, "batch seq hidden"], Routing | None]:
         x = x + self.attention(self.attention_norm(x), rotation)
         if self.is_moe:
-            y, routing = self.ffn(self.ffn_norm(x), selection_bias)
+            y, routing = self.ffn(self.ffn_norm(x), selection_bias, steer)
             return x + y, routing
         return x + self.ffn(self.ffn_norm(x)), None
 
@@ -67,6 +68,7 @@ class MoETransformer(PreciseBuffers):
         """In the backward pass; `auto` may find that there is no need to."""
         self.balancer = balancer
         self.locality = locality or LocalityScheme()
+        self.locality.check(num_experts=config.moe.num_experts, top_k=config.moe.top_k)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
@@ -119,13 +121,14 @@ class MoETransformer(PreciseBuffers):
         x = self.embedding(token_ids)
         rotation = self.rotation[:, : token_ids.shape[1]]
         biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
+        steer = self.locality.steer(token_ids)
         routings: list[Routing] = []
         for block in self.blocks:
             bias = next(biases) if biases is not None and block.is_moe else None
             if self.recomputes_blocks and self.training:
-                x, routing = checkpoint(block, x, rotation, bias, use_reentrant=False)
+                x, routing = checkpoint(block, x, rotation, bias, steer, use_reentrant=False)
             else:
-                x, routing = block(x, rotation, bias)
+                x, routing = block(x, rotation, bias, steer)
             if routing is not None:
                 routings.append(routing)
         return x, routings

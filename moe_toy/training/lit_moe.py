@@ -37,7 +37,9 @@ class LitMoE(LightningModule):
         self.keeps_activations = keeps_activations
         self.optimizer_config = optimizer
         # A checkpoint carries what it takes to build its model again.
-        self.save_hyperparameters({"model": asdict(model.config), "optimizer": asdict(optimizer)}, logger=False)
+        limit = {"locality": model.locality.settings} if model.locality.settings else {}
+        kept = {"model": asdict(model.config), "optimizer": asdict(optimizer), **limit}
+        self.save_hyperparameters(kept, logger=False)
 
     def setup(self, stage: str) -> None:
         if self.trainer.datamodule is not None:
@@ -45,7 +47,7 @@ class LitMoE(LightningModule):
         config, strategy = self.model.config, self.trainer.strategy
         if config.activation_checkpointing == "auto":  # all ranks alike
             self.model.recomputes_blocks = not strategy.reduce_boolean_decision(self.keeps_activations)
-        if wants_compiled_blocks(config, strategy.root_device.type, str(self.trainer.precision)):
+        if wants_compiled_blocks(self.model, strategy.root_device.type, str(self.trainer.precision)):
             compile_blocks(self.model.blocks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -114,5 +114,5 @@ def test_auto_compiles_on_cuda_in_bf16(  # noqa: PLR0917
     make_config, monkeypatch, setting, device, precision, backend, wanted
 ):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    config = make_config(compile=setting, backend=backend)
-    assert wants_compiled_blocks(config, device, precision) is wanted
+    model = make_model(make_config(compile=setting, backend=backend))
+    assert wants_compiled_blocks(model, device, precision) is wanted
