@@ -11,9 +11,9 @@ import torch
 from configured import model_config
 from train_step import gemm_peak
 
+from moe_toy.model.allocator import keep_freed_memory
 from moe_toy.model.layers import init_matrices
 from moe_toy.model.moe import MoELayer
-from moe_toy.training.allocator import keep_freed_memory
 
 TOKENS, RUNS = 2048, 5
 

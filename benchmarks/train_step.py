@@ -47,7 +47,7 @@ def make_step(contender: str, shape: StepShape) -> Callable[[], None]:
     if contender == "moe_toy":
         import our_step as side
 
-        from moe_toy.training.allocator import keep_freed_memory
+        from moe_toy.model.allocator import keep_freed_memory
 
         keep_freed_memory()
         model = side.build(shape.model)

@@ -10,6 +10,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import yaml
 
+from moe_toy.runs.curve_keys import present_name
+
 HERE = Path(__file__).parent
 HORIZON = ["segment", "sequence", "micro_batch", "global_batch", "ema"]  # shortest first
 COLOURS = dict(zip(HORIZON, ["#440154", "#3b528b", "#21918c", "#5ec962", "#e6b800"], strict=True))
@@ -18,12 +20,12 @@ SIZES = {0.001: 30, 0.01: 80, 0.1: 180}
 COLUMNS = {
     "loss": "val/loss",
     "bits_per_byte": "val/bits_per_byte",
-    "srp16": "routing/srp@16",
-    "sch16_ratio2": "routing/sch@16/ratio_2",
-    "global_max_violation": "routing/max_violation",
-    "global_cv": "routing/load_cv",
-    "cv16": "routing/load_cv@16",
-    "dead_experts": "routing/dead_experts",
+    "srp16": "consistency/srp@16",
+    "sch16_ratio2": "cache/sch@16/ratio_2",
+    "global_max_violation": "load/max_violation",
+    "global_cv": "load/cv",
+    "cv16": "load/cv@16",
+    "dead_experts": "load/dead_experts",
 }
 PANELS = [("global_max_violation", "srp16"), ("cv16", "srp16"), ("srp16", "loss")]
 NAMES = {
@@ -39,7 +41,7 @@ def read_run(folder: Path) -> dict[str, object]:
     balance = config["balance"]
     scheme = balance.get("scope", "loss_free" if "rate" in balance else "none")
     estimate = balance.get("estimate")
-    last = pd.read_csv(folder / "metrics.csv").dropna(subset="val/loss").iloc[-1]
+    last = pd.read_csv(folder / "metrics.csv").rename(columns=present_name).dropna(subset="val/loss").iloc[-1]
     if last["step"] != config["trainer"]["max_steps"]:
         raise SystemExit(f"{folder} stopped at step {last['step']:.0f}; finish it first")
     values = {name: last[key] for name, key in COLUMNS.items()}

@@ -10,12 +10,12 @@ from moe_toy.findings import paper
 from moe_toy.findings.student_t import mean_interval
 from moe_toy.report.sweep import read_sweep
 
-SRP = "routing/srp@16"
+SRP = "consistency/srp@16"
 IMBALANCE = {
-    "routing/load_cv@16": "imbalance within 16 tokens (CV)",
-    "routing/load_cv": "imbalance over everything (CV)",
+    "load/cv@16": "imbalance within 16 tokens (CV)",
+    "load/cv": "imbalance over everything (CV)",
 }
-TICKS = {"routing/load_cv@16": [0.8, 1, 1.5, 2], "routing/load_cv": [0.2, 0.5, 1, 2]}
+TICKS = {"load/cv@16": [0.8, 1, 1.5, 2], "load/cv": [0.2, 0.5, 1, 2]}
 APART = ("top16", "top2", "overlb", "nolb")
 """Labelled where they lie; the others are told by the colours of their bars."""
 

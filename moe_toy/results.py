@@ -23,6 +23,7 @@ where routing was recorded elsewhere, absent in older folders), `loss` (mean ove
   each layer;
 - `text`: domain, sequence, position, token, layer, rank, expert: a few passages with the experts of every token.
 
+Each is a parquet and a CSV file; in the latter a text such as NA stands in quotes (`files.csv_tables.read_csv`).
 Tables that a target cannot give are absent. `layer` is the row of the trace everywhere.
 """
 
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
+from moe_toy.files.csv_tables import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,9 +60,10 @@ class Results:
         tables = folder / "tables"
         tables.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables.items():
-            for ending, write in (("parquet", table.to_parquet), ("csv", table.to_csv)):
-                with save_atomically(tables / f"{name}.{ending}") as part:
-                    write(part, index=False)
+            with save_atomically(tables / f"{name}.parquet") as part:
+                table.to_parquet(part, index=False)
+            with save_atomically(tables / f"{name}.csv") as part:
+                write_csv(table, part)
         with save_atomically(folder / SUMMARY) as part:
             part.write_text(json.dumps(self.summary, indent=2) + "\n")
 

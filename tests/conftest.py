@@ -6,6 +6,7 @@ import sys
 import hydra
 import pytest
 
+import hydra_plugins.moe_toy.sweeper  # noqa: F401  before Hydra does, which tells of what beartype warns of
 from moe_toy.command_line.entry import run_app
 from moe_toy.findings.recommend import recommend
 from moe_toy.results import Results

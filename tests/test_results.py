@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from moe_toy.files.csv_tables import read_csv
 from moe_toy.results import Results
 
 
@@ -14,6 +15,12 @@ def test_results_come_back_as_they_were_saved(tmp_path):
     pd.testing.assert_frame_equal(again.tables["srp"], table, check_dtype=False)
     assert pd.read_csv(tmp_path / "tables" / "srp.csv").srp.tolist() == [0.5, 0.25]
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_domain_called_like_a_missing_value_survives_in_csv(tmp_path):
+    Results({}, {"loss": pd.DataFrame({"domain": ["NA", "null", None], "loss": [1.0, 2.0, 3.0]})}).save(tmp_path)
+    assert pd.read_csv(tmp_path / "tables" / "loss.csv").domain.isna().tolist() == [False, False, True]
+    assert read_csv(tmp_path / "tables" / "loss.csv").domain.tolist()[:2] == ["NA", "null"]
 
 
 def test_a_folder_without_results_is_named(tmp_path):

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from pydantic import Field, NonNegativeFloat, PositiveInt, validate_call
 from torch import Tensor
@@ -13,6 +11,7 @@ from moe_toy.balance.base import BalanceLoss, LoadBalancer
 from moe_toy.balance.counts import assignment_counts
 from moe_toy.balance.past_load import PastLoad
 from moe_toy.balance.step_load import StepLoad
+from moe_toy.balance.windows import load_balance_loss, stack_choices, windowed_balance_loss
 from moe_toy.errors import UserError
 from moe_toy.routing import Routing
 
@@ -58,16 +57,17 @@ class AuxiliaryLoss(LoadBalancer):
         self.horizon.foresee(micro_batches)
 
     def loss(self, routings: list[Routing]) -> BalanceLoss:
-        expert_ids = torch.stack([routing.expert_ids for routing in routings])
-        scores = torch.stack([routing.scores for routing in routings])
+        expert_ids, scores = stack_choices(routings)
+        known = None
         if self.horizon is not None and self.training:
-            counts = assignment_counts(expert_ids.flatten(1, 2), self.num_experts)
-            per_layer = load_balance_loss(self.horizon.add(counts), scores.mean((1, 2)))
+            known = self.horizon.add(assignment_counts(expert_ids.flatten(1, 2), self.num_experts))
+            per_layer = load_balance_loss(known, scores.mean((1, 2)))
         else:
             per_layer = self._local_loss(expert_ids, scores)
         return BalanceLoss(
             objective=self.coefficient * per_layer.sum(),
             terms={"load_balance_loss": per_layer.mean().detach()},
+            batch_counts=known if isinstance(self.horizon, StepLoad) else None,
         )
 
     def after_optimizer_step(self) -> dict[str, Tensor]:
@@ -77,33 +77,8 @@ class AuxiliaryLoss(LoadBalancer):
     def _local_loss(
         self, expert_ids: Int[Tensor, "layer batch seq k"], scores: Float[Tensor, "layer batch seq expert"]
     ) -> Float[Tensor, " layer"]:
-        """Mean over windows, weighted by their tokens: the last segment of a sequence may be shorter."""
-        return sum(
-            load_balance_loss(assignment_counts(chosen, self.num_experts), given.mean(-2)).mean(-1)
-            * (given.numel() / scores.numel())
-            for chosen, given in zip(self._windows(expert_ids), self._windows(scores), strict=True)
-        )
-
-    def _windows(self, x: Tensor) -> list[Tensor]:
-        """(layer, window, token, ...): the runs of tokens over which load is averaged, by equal length."""
-        if self.scope == "sequence":
-            return [x]
-        if self.scope != "segment":
-            return [rearrange(x, "layer batch seq last -> layer 1 (batch seq) last")]
-        length = self.segment_length
-        whole = x.shape[2] // length * length
-        segments = rearrange(
-            x[:, :, :whole], "layer batch (segment token) last -> layer (batch segment) token last", token=length
-        )
-        return [part for part in (segments, x[:, :, whole:]) if part.numel()]
-
-
-def load_balance_loss(
-    counts: Float[Tensor, "*group expert"] | Tensor, mean_scores: Float[Tensor, "*group expert"]
-) -> Float[Tensor, "*group"]:
-    """In [0, num_experts]; 1 where the load or the mean scores are even, num_experts where both are on one expert."""
-    load = counts.to(mean_scores.dtype) / counts.sum(-1, keepdim=True)
-    return counts.shape[-1] * (load * mean_scores).sum(-1)
+        length = scores.shape[2] if self.scope == "sequence" else self.segment_length
+        return windowed_balance_loss(expert_ids, scores, length)
 
 
 def check_settings(scope: Scope, **settings: object) -> None:

@@ -1,12 +1,12 @@
 """What every load-balancing scheme offers to the model; this base class is the scheme "none"."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from moe_toy.balance.precise_buffers import PreciseBuffers
 from moe_toy.routing import Routing
 
 
@@ -16,6 +16,26 @@ class BalanceLoss:
     """What to add to the training objective, coefficient included."""
     terms: dict[str, Tensor] = field(default_factory=dict)
     """Detached values for logging, before the coefficient, mean over layers."""
+    batch_counts: Int[Tensor, "layer expert"] | None = None
+    """Assignments of the whole optimiser step, as far as the scheme knows them; None where it looks no further than
+    this micro-batch."""
+
+
+class PreciseBuffers(nn.Module):
+    """Its floating-point buffers keep at least fp32 under `.to(dtype)`, `.half()`, `.bfloat16()`; devices do move them.
+
+    Sums of many small changes, and angles of thousands of positions, need more than the three digits of bf16.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        before = {name: x for name, x in self._buffers.items() if x is not None and x.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, precise in before.items():
+            now = self._buffers[name]
+            dtype = torch.promote_types(now.dtype, torch.float32)
+            if now.dtype != dtype:
+                self._buffers[name] = precise.to(now.device, dtype)
+        return self
 
 
 class LoadBalancer(PreciseBuffers):

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from moe_toy.balance.base import PreciseBuffers
 from moe_toy.balance.counts import StepCounts
-from moe_toy.balance.precise_buffers import PreciseBuffers
 from moe_toy.balance.step_load import fractions
 from moe_toy.distributed import sum_over_ranks
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from moe_toy.balance.base import PreciseBuffers
 from moe_toy.balance.counts import assignment_counts
-from moe_toy.balance.precise_buffers import PreciseBuffers
 from moe_toy.distributed import sum_over_ranks
 
 

@@ -16,11 +16,19 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from moe_toy.files.atomic import save_atomically
+from moe_toy.files.csv_tables import write_csv
 from moe_toy.routing import RoutingTrace
+from moe_toy.runs.curve_keys import of_domain, of_layer
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+MOST_KEYS = 150
+"""Scalars that the default callbacks log at a validation, at most, of eleven domains."""
+DETAILED_LAYERS, MOST_LAYERS = 8, 14
+"""Up to how many MoE layers everything that has a value by layer is logged for each, and of how many at most."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,11 @@ class Subject:
     def shape(self) -> dict[str, int]:
         """The keywords of a metric that counts by domain."""
         return self.sizes | {"num_domains": len(self.domains)}
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether there are too many layers for every detail of each."""
+        return len(self.layer_ids) > DETAILED_LAYERS
 
 
 class RoutingCallback(Callback):
@@ -73,6 +86,10 @@ class RoutingCallback(Callback):
         """Pictures by W&B key; called only where a logger takes pictures."""
         return {}
 
+    def histograms(self, scores: dict[str, Any]) -> dict[str, Tensor]:
+        """Values of single experts by W&B key, NaN where one has none; called only where a logger takes histograms."""
+        return {}
+
     def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.subject is None:
             self.subject = subject_of(trainer, module)
@@ -93,6 +110,8 @@ class RoutingCallback(Callback):
         if loggers and trainer.is_global_zero:
             for key, figure in self.figures(scores).items():
                 log_figure(loggers, key, figure, trainer.global_step)
+            for key, values in self.histograms(scores).items():
+                log_histogram(loggers, key, values, trainer.global_step)
 
 
 def subject_of(trainer: Trainer, module: LightningModule) -> Subject:
@@ -109,13 +128,16 @@ def subject_of(trainer: Trainer, module: LightningModule) -> Subject:
 
 
 def by_layer(key: str, values: Float[Tensor, " layer"], subject: Subject) -> dict[str, float]:
-    """`{key}/layer_03`: numbered as transformer layers, dense ones counted."""
-    return {f"{key}/layer_{layer:02d}": value for layer, value in zip(subject.layer_ids, values.tolist(), strict=True)}
+    """`{key}/layer_03` and so on; of more than `MOST_LAYERS`, that many from the first to the last."""
+    rows = range(len(subject.layer_ids))
+    if len(rows) > MOST_LAYERS:
+        rows = [round(i * (len(rows) - 1) / (MOST_LAYERS - 1)) for i in range(MOST_LAYERS)]
+    return {of_layer(key, subject.layer_ids[row]): values[row].item() for row in rows}
 
 
 def by_domain(key: str, values: Float[Tensor, " domain"], subject: Subject) -> dict[str, float]:
-    """`{key}/books` and so on."""
-    return {f"{key}/{domain}": value for domain, value in zip(subject.domains, values.tolist(), strict=True)}
+    """`{key}/domain/books` and so on."""
+    return {of_domain(key, domain): value for domain, value in zip(subject.domains, values.tolist(), strict=True)}
 
 
 def log_figure(loggers: Sequence[WandbLogger | TensorBoardLogger], key: str, figure: Figure, step: int) -> None:
@@ -132,10 +154,24 @@ def log_figure(loggers: Sequence[WandbLogger | TensorBoardLogger], key: str, fig
             logger.experiment.add_image(key, image, step, dataformats="HWC")
 
 
+def log_histogram(
+    loggers: Sequence[WandbLogger | TensorBoardLogger], key: str, values: Float[Tensor, "*expert"], step: int
+) -> None:
+    """Hand the distribution of values over experts to every logger; those without a value are left out."""
+    known = values[values.isfinite()].float().cpu()
+    for logger in loggers if known.numel() else ():
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            logger.experiment.log({key: wandb.Histogram(known.numpy()), "trainer/global_step": step})
+        else:
+            logger.experiment.add_histogram(key, known, step)
+
+
 def log_table(trainer: Trainer, key: str, table: pd.DataFrame) -> None:
     """Hand a table to W&B, and keep it in the run directory as `<last part of key>.csv`."""
     with save_atomically(Path(trainer.default_root_dir) / f"{key.rpartition('/')[2]}.csv") as part:
-        table.to_csv(part, index=False)
+        write_csv(table, part)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_table(key, dataframe=table, step=trainer.global_step)

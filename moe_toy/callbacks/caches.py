@@ -10,13 +10,14 @@ from moe_toy.callbacks.base import RoutingCallback, Subject
 from moe_toy.metrics.cache import CacheHitRate, Policy
 from moe_toy.metrics.correlation import pearson
 from moe_toy.metrics.srp import SRP
+from moe_toy.runs.curve_keys import CACHE, CORRELATION
 
 
 class CacheCallback(RoutingCallback):
     """Logs hit rates of one cache for the whole model, mean over domains.
 
     `cache_ratios` says for each policy at which capacities, relative to the experts that a token activates:
-    `routing/sch@16/ratio_1.5`, `routing/lru/ratio_2`. For each of SCH also `routing/srp_correlation@16/sch_ratio_1.5`,
+    `cache/sch@16/ratio_1.5`, `cache/lru/ratio_2`. For each of SCH also `correlation/srp@16/sch_ratio_1.5`,
     Pearson's r with SRP over (layer, domain), there with one cache per layer. NaN where a ratio is no whole number of
     experts. Only every `sample_stride`-th sequence of a domain is simulated.
     """
@@ -44,9 +45,9 @@ class CacheCallback(RoutingCallback):
         for policy, ratios in self.cache_ratios.items():
             name = f"sch@{self.segment_length}" if policy == "sch" else policy
             for ratio in ratios:
-                curves[f"routing/{name}/ratio_{ratio:g}"] = scores[policy].at_ratio(ratio).item()
+                curves[f"{CACHE}/{name}/ratio_{ratio:g}"] = scores[policy].at_ratio(ratio).item()
         for ratio in self.cache_ratios.get("sch", ()):
             hit_rate = scores["sch_by_layer"].at_ratio(ratio, by_domain=True)
             r = pearson(scores["srp"].layer_by_domain.srp, hit_rate)
-            curves[f"routing/srp_correlation@{self.segment_length}/sch_ratio_{ratio:g}"] = r.item()
+            curves[f"{CORRELATION}/srp@{self.segment_length}/sch_ratio_{ratio:g}"] = r.item()
         return curves

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
 from torchmetrics import Metric
 
 from moe_toy.callbacks.base import RoutingCallback, Subject, by_domain, by_layer
 from moe_toy.metrics.srp import SRP
+from moe_toy.runs.curve_keys import CONSISTENCY
 
 
 class SegmentConsistencyCallback(RoutingCallback):
-    """Logs `routing/srp@{m}` for every segment length m; for those in `detailed`, also per layer and per domain."""
+    """Logs `consistency/srp@{m}` for every segment length m; for those in `detailed`, also per layer and per domain,
+    and a histogram over experts."""
 
     def __init__(self, *, segment_lengths: Sequence[int], detailed: Sequence[int]) -> None:
         super().__init__()
@@ -22,9 +25,12 @@ class SegmentConsistencyCallback(RoutingCallback):
     def curves(self, scores: dict[str, Any]) -> dict[str, float]:
         curves = {}
         for m in self.segment_lengths:
-            key, score = f"routing/srp@{m}", scores[f"srp@{m}"]
+            key, score = f"{CONSISTENCY}/srp@{m}", scores[f"srp@{m}"]
             curves[key] = score.model.srp.item()
             if m in self.detailed:
                 curves |= by_layer(key, score.layer.srp, self.subject)
                 curves |= by_domain(key, score.model_by_domain.srp, self.subject)
         return curves
+
+    def histograms(self, scores: dict[str, Any]) -> dict[str, Tensor]:
+        return {f"{CONSISTENCY}/experts/srp@{m}": scores[f"srp@{m}"].expert.srp for m in self.detailed}

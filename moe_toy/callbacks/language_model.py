@@ -10,7 +10,7 @@ from moe_toy.routing import RoutingTrace
 
 
 class LanguageModelCallback(RoutingCallback):
-    """Logs `val/loss`, `val/perplexity`, `val/bits_per_byte`; the first and last also per domain (`val/loss/books`)."""
+    """Logs `val/loss`, `val/perplexity`, `val/bits_per_byte`; the first and last also `/domain/books` and so on."""
 
     def build(self, subject: Subject) -> dict[str, Metric]:
         return {"loss": LanguageModelLoss(num_domains=len(subject.domains), token_bytes=subject.token_bytes)}

@@ -9,16 +9,20 @@ from torchmetrics import Metric
 
 from moe_toy.callbacks.base import RoutingCallback, Subject, by_layer
 from moe_toy.metrics.load_balance import LoadBalance
+from moe_toy.runs.curve_keys import LOAD
 
 log = logging.getLogger(__name__)
+FIRST = 2
+"""How many of the curves by layer stay where there are many layers."""
 
 
 class LoadBalanceCallback(RoutingCallback):
     """Logs, as mean over layers and, with `per_layer`, for each (`/layer_03`):
 
-    `routing/max_violation` and `routing/load_cv` over the whole validation set (global balance), the same with
-    `@sequence` within each sequence and `routing/load_cv@{m}` within segments of m tokens (local balance), and
-    `routing/dead_experts`, summed over layers; it warns where they are more than
+    `load/cv` and `load/max_violation` over the whole validation set (global balance), the same with `@sequence` within
+    each sequence and `load/cv@{m}` within segments of m tokens (local balance), and `load/effective_experts`, how many
+    evenly used experts would have the entropy of the load. Of models of many layers, only `load/cv` and
+    `load/effective_experts` by layer. `load/dead_experts` is a sum over layers; it warns where they are more than
     `warn_dead_fraction` of a layer.
     """
 
@@ -32,18 +36,20 @@ class LoadBalanceCallback(RoutingCallback):
 
     def curves(self, scores: dict[str, Any]) -> dict[str, float]:
         score = scores["load"].overall
-        per_layer = {
-            "routing/max_violation": score.max_violation,
-            "routing/load_cv": score.cv,
-            "routing/max_violation@sequence": score.sequence_max_violation,
-            "routing/load_cv@sequence": score.sequence_cv,
-            f"routing/load_cv@{self.segment_length}": score.segment_cv,
+        by_detail = {
+            f"{LOAD}/cv": score.cv,
+            f"{LOAD}/effective_experts": score.effective_experts,
+            f"{LOAD}/max_violation": score.max_violation,
+            f"{LOAD}/max_violation@sequence": score.sequence_max_violation,
+            f"{LOAD}/cv@sequence": score.sequence_cv,
+            f"{LOAD}/cv@{self.segment_length}": score.segment_cv,
         }
         warn_of_collapse(dict(zip(self.subject.layer_ids, score.dead_fraction.tolist(), strict=True)), self.warn_above)
-        curves = {"routing/dead_experts": score.dead_experts.sum().item()}
-        for key, values in per_layer.items():
+        curves = {f"{LOAD}/dead_experts": score.dead_experts.sum().item()}
+        for number, (key, values) in enumerate(by_detail.items()):
             curves[key] = values.mean().item()
-            curves |= by_layer(key, values, self.subject) if self.per_layer else {}
+            if self.per_layer and (number < FIRST or not self.subject.is_deep):
+                curves |= by_layer(key, values, self.subject)
         return curves
 
 

@@ -12,14 +12,15 @@ from moe_toy.callbacks.base import RoutingCallback, Subject, by_layer
 from moe_toy.distributed import join_over_ranks
 from moe_toy.metrics.saturation import Saturation
 from moe_toy.routing import RoutingTrace
+from moe_toy.runs.curve_keys import ROUTER
 
 
 class SaturationCallback(RoutingCallback):
-    """Logs `routing/saturation`, the share of choices that are those of the previous validation, over all layers.
+    """Logs `router/saturation`, the share of choices that are those of the previous validation, over all layers.
 
     Compared are the first `probe_batches` validation batches of each rank, always the same ones. The first validation
     has nothing to compare with and logs nothing. Checkpoints carry the probes of all ranks, so that a resumed run goes
-    on with its curve. `per_layer` adds `routing/saturation/layer_03`.
+    on with its curve. `per_layer` adds `router/saturation/layer_03`.
     """
 
     def __init__(self, *, probe_batches: PositiveInt, per_layer: bool) -> None:
@@ -51,7 +52,7 @@ class SaturationCallback(RoutingCallback):
         self.previous = self.probe
 
     def curves(self, scores: dict[str, Any]) -> dict[str, float]:
-        key, score = "routing/saturation", scores["saturation"]
+        key, score = f"{ROUTER}/saturation", scores["saturation"]
         per_layer = by_layer(key, score.layer, self.subject) if self.per_layer else {}
         return {key: score.model.item(), **per_layer}
 

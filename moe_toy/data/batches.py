@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -89,3 +90,11 @@ def outlast_signals(worker: int) -> None:
     """Begin a data worker: a signal to all processes, as Ctrl-C is, must not end it before the run is saved."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def workers(number: int) -> dict[str, Any]:
+    """The options of a loader that has as many worker processes. Within a process that joblib started, the way in which
+    processes start is joblib's own, which a loader's workers cannot take."""
+    method = multiprocessing.get_start_method()
+    foreign = number > 0 and method not in multiprocessing.get_all_start_methods()
+    return {"num_workers": number, "multiprocessing_context": "fork" if foreign else None}

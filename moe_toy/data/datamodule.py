@@ -15,7 +15,15 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from moe_toy.data.batches import Sequences, TrainingLoader, TrainingSampler, collate, even_batches, outlast_signals
+from moe_toy.data.batches import (
+    Sequences,
+    TrainingLoader,
+    TrainingSampler,
+    collate,
+    even_batches,
+    outlast_signals,
+    workers,
+)
 from moe_toy.data.domains import Split, TextSource, data_root
 from moe_toy.data.order import TrainingOrder, domain_weights
 from moe_toy.data.packing import TokenStream, check_enough, first_blocks, token_streams, tokenize
@@ -167,8 +175,8 @@ class DomainDataModule(lightning.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=collate,
-            num_workers=num_workers,
             worker_init_fn=outlast_signals,
+            **workers(num_workers),
         )
 
     def val_dataloader(self) -> DataLoader[TokenBatch]:
@@ -177,8 +185,8 @@ class DomainDataModule(lightning.LightningDataModule):
             self._validation,
             batch_sampler=batches[self._rank :: self._num_ranks],
             collate_fn=collate,
-            num_workers=self.num_workers,
             worker_init_fn=outlast_signals,
+            **workers(self.num_workers),
         )
 
     @property

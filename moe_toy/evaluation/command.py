@@ -15,8 +15,8 @@ from moe_toy.checks.constructors import check_constructors
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import DEVICE, Options, RunSettings
 from moe_toy.evaluation.target import Target
+from moe_toy.model.allocator import keep_freed_memory
 from moe_toy.runs.run_directory import CONFIG
-from moe_toy.training.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
 EXIT_CLAIM_FAILS = 1

@@ -63,10 +63,10 @@ def fisher(r: float) -> float:
 
 def with_derived(results: pd.DataFrame) -> pd.DataFrame:
     """With `srp_above_floor`: perfectly even routing has the SRP 2k / (E + k), whatever the model."""
-    if "routing/srp@16" not in results:
+    if "consistency/srp@16" not in results:
         return results
     floor = 2 * results.top_k / (results.num_experts + results.top_k)
-    return results.assign(srp_above_floor=results["routing/srp@16"] - floor)
+    return results.assign(srp_above_floor=results["consistency/srp@16"] - floor)
 
 
 def falling(results: pd.DataFrame, *, metric: str, arms: Sequence[str]) -> list[Comparison]:
@@ -148,9 +148,9 @@ def prediction_improves(
 
     comparisons = []
     for policy in policies:
-        real, z = curve(f"routing/{policy}"), {}
+        real, z = curve(f"cache/{policy}"), {}
         for length in segment_lengths:
-            best = curve(f"routing/sch@{length}")
+            best = curve(f"cache/sch@{length}")
             z[length] = [
                 fisher(np.corrcoef(best.loc[[seed]].to_numpy().ravel(), real.loc[[seed]].to_numpy().ravel())[0, 1])
                 for seed in real.index.unique()
@@ -166,7 +166,7 @@ def knee(results: pd.DataFrame, *, segment_length: int, arm: str, near: float, m
 
     A curve that still gains over chance at its last point shows none.
     """
-    prefix = f"routing/sch@{segment_length}/ratio_"
+    prefix = f"cache/sch@{segment_length}/ratio_"
     ratios = sorted(float(name.removeprefix(prefix)) for name in results if name.startswith(prefix))
     if not ratios:
         raise NotMeasuredError(f"no column {prefix}...")

@@ -36,6 +36,8 @@ class LoadScores:
     cv: Float64[Tensor, "*pool layer"]
     entropy: Float64[Tensor, "*pool layer"]
     """Of the load, relative to log(num_experts): 1 is perfectly even."""
+    effective_experts: Float64[Tensor, "*pool layer"]
+    """Exponential of the entropy in nats: how many evenly used experts would have it, in [1, num_experts]."""
     dead_experts: Float64[Tensor, "*pool layer"]
     """How many experts were never chosen."""
     dead_fraction: Float64[Tensor, "*pool layer"]
@@ -129,12 +131,14 @@ def _scores(
     segment_cv: Float64[Tensor, "*pool layer"],
 ) -> LoadScores:
     load = counts / counts.sum(-1, keepdim=True).double()
+    entropy = -torch.xlogy(load, load).sum(-1)
     dead = (counts == 0).sum(-1).where(counts.sum(-1) > 0, torch.nan).double()
     return LoadScores(
         load=load,
         max_violation=max_violation(counts),
         cv=load_cv(counts),
-        entropy=-torch.xlogy(load, load).sum(-1) / math.log(counts.shape[-1]),
+        entropy=entropy / math.log(counts.shape[-1]),
+        effective_experts=entropy.exp(),
         dead_experts=dead,
         dead_fraction=dead / counts.shape[-1],
         sequence_max_violation=sequence_max_violation,

@@ -13,9 +13,8 @@ from moe_toy.metrics.lookups import Order, Scope
 from moe_toy.metrics.specialization import domain_scores
 from moe_toy.metrics.srp import SRP
 from moe_toy.metrics.srp_intervals import SRPBootstrap
-from moe_toy.metrics.strongest_tokens import strongest_tokens
 from moe_toy.metrics.table_maker import TableMaker, bounds, long_table, make_room
-from moe_toy.metrics.vocabulary import VocabularySpecialization
+from moe_toy.metrics.vocabulary import VocabularySpecialization, strongest_tokens
 from moe_toy.routing import RoutingTrace
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor
 from moe_toy.errors import UserError
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.routing import RoutingTrace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["input", "predicted", "target"]
 """Whose tokens: the one at a position, the one predicted there, the one that follows."""
@@ -135,3 +138,19 @@ def _ranked(
     shown = rank < num_strongest
     device = kept.device
     return ids[shown].to(device), owner[shown].to(device), rank[shown].to(device)
+
+
+def strongest_tokens(
+    scores: Mapping[Kind, VocabularyScores], token_text: Callable[[int], str], layer_ids: Sequence[int]
+) -> pd.DataFrame:
+    """One row per token that an expert owns, at most as many as were ranked: layer, expert, kind, rank (from 0),
+    token_id, token, strength. `layer` is numbered as `layer_ids` says."""
+    import pandas as pd  # half a second
+
+    rows = []
+    for kind, score in scores.items():
+        for layer, expert, rank in (score.strongest_ids >= 0).nonzero().tolist():
+            token_id = score.strongest_ids[layer, expert, rank].item()
+            strength = score.strongest[layer, expert, rank].item()
+            rows.append((layer_ids[layer], expert, kind, rank, token_id, token_text(token_id), strength))
+    return pd.DataFrame(rows, columns=["layer", "expert", "kind", "rank", "token_id", "token", "strength"])

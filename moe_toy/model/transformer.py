@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from moe_toy.balance.base import LoadBalancer
-from moe_toy.balance.precise_buffers import PreciseBuffers
+from moe_toy.balance.base import LoadBalancer, PreciseBuffers
+from moe_toy.locality.base import LocalityScheme
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import mean_cross_entropy, most_likely
@@ -26,7 +26,7 @@ class ModelOutput:
     loss: Float[Tensor, ""] | None
     """Mean cross-entropy of the next tokens in nats, where it is asked for."""
     aux_loss: Float[Tensor, ""]
-    """What the objective adds to the cross-entropy: weighted balance and z-losses, summed over layers."""
+    """What the objective adds to the cross-entropy: weighted balance, locality and z-losses, summed over layers."""
     aux_terms: dict[str, Tensor]
     """The same losses before weighting, mean over layers, detached, for logging."""
     trace: RoutingTrace | None
@@ -61,11 +61,12 @@ class Block(nn.Module):
 class MoETransformer(PreciseBuffers):
     """OLMoE-style decoder: RMSNorm, QK norm per head, RoPE, SwiGLU experts, untied embeddings."""
 
-    def __init__(self, config: ModelConfig, balancer: LoadBalancer) -> None:
+    def __init__(self, config: ModelConfig, balancer: LoadBalancer, locality: LocalityScheme | None = None) -> None:
         super().__init__()
         seed = int(torch.randint(2**62, (), device="cpu"))  # before any submodule draws: how much depends on its shape
         self.config = config
         self.balancer = balancer
+        self.locality = locality or LocalityScheme()
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
@@ -93,12 +94,14 @@ class MoETransformer(PreciseBuffers):
         logits = None if only_loss else self.unembedding(x)
 
         balance = self.balancer.loss(routings)
+        locality = self.locality.loss(routings, balance.batch_counts)
         z = torch.stack([z_loss(routing.logits) for routing in routings])
+        aux_loss = balance.objective + self.config.moe.z_loss_coefficient * z.sum()
         return ModelOutput(
             logits=logits,
             loss=loss,
-            aux_loss=balance.objective + self.config.moe.z_loss_coefficient * z.sum(),
-            aux_terms={**balance.terms, "z_loss": z.mean().detach()},
+            aux_loss=aux_loss if locality is None else aux_loss + locality.objective,
+            aux_terms={**balance.terms, **(locality.terms if locality else {}), "z_loss": z.mean().detach()},
             trace=self._trace(token_ids, logits if with_predictions else None, routings) if with_trace else None,
         )
 

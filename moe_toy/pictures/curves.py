@@ -3,49 +3,74 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moe_toy.errors import EXIT_USER_ERROR, UserError
 from moe_toy.files.atomic import save_atomically
+from moe_toy.runs.curve_keys import CONSISTENCY, LOAD, SPECIALIZATION, present_name
 from moe_toy.runs.run_directory import METRICS, RunDirectory
 
 STEP = "step"
 PANELS: dict[str, dict[str, str]] = {
     "Loss (nats per token)": {"train/loss": "training", "val/loss": "validation"},
-    "Local routing consistency (SRP)": {f"routing/srp@{m}": f"{m} tokens" for m in (4, 16, 64, 256)},
+    "Local routing consistency (SRP)": {f"{CONSISTENCY}/srp@{m}": f"{m} tokens" for m in (4, 16, 64, 256)},
     "Load imbalance (CV of load)": {
-        "routing/load_cv": "over everything",
-        "routing/load_cv@sequence": "within a sequence",
-        "routing/load_cv@16": "within 16 tokens",
+        f"{LOAD}/cv": "over everything",
+        f"{LOAD}/cv@sequence": "within a sequence",
+        f"{LOAD}/cv@16": "within 16 tokens",
     },
     "Specialization of experts": {
-        "routing/domain_specialization": "domain",
-        "routing/vocabulary_specialization/input": "input token",
-        "routing/vocabulary_specialization/target": "target token",
+        f"{SPECIALIZATION}/domain": "domain",
+        f"{SPECIALIZATION}/input": "input token",
+        f"{SPECIALIZATION}/target": "target token",
     },
 }
+FAMILIES = {
+    "SRP over 16 tokens, by domain": f"{CONSISTENCY}/srp@16/domain/",
+    "Domain specialization, by layer": f"{SPECIALIZATION}/domain/",
+}
+"""Panels with a line for every key that begins so."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: safe for colour-blind readers
+LINES_BY_COLUMN = 6
+"""Of a legend."""
 
 
 def draw_curves(metrics: pd.DataFrame) -> Figure:
-    """Four panels over optimiser steps. `metrics` has a `step` column and one column per logged key."""
-    figure = Figure(figsize=(13, 3.4), layout="constrained")
-    for axis, (title, series) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for colour, (key, label) in zip(COLOURS, series.items(), strict=False):
-            if key in metrics:
-                points = metrics[[STEP, key]].dropna()
-                marker = "" if key.startswith("train/") else "o"
-                axis.plot(points[STEP], points[key], color=colour, label=label, marker=marker, markersize=3)
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("optimiser step", fontsize=8)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.25)
-        if axis.has_data():
-            axis.legend(fontsize=8, frameon=False)
+    """Six panels over optimiser steps. `metrics` has a `step` column and one column per logged key."""
+    figure = Figure(figsize=(13, 6.8), layout="constrained")
+    axes = figure.subplots(2, 3).flat
+    for axis, (title, series) in zip(axes, PANELS.items(), strict=False):
+        draw_panel(axis, title, metrics, dict(zip(series, COLOURS, strict=False)), series)
+    for axis, (title, start) in zip(axes[len(PANELS) :], FAMILIES.items(), strict=True):
+        keys = [key for key in metrics if key.startswith(start)]
+        shades = colormaps["viridis"].resampled(max(len(keys), 2))
+        colours = {key: shades(number) for number, key in enumerate(keys)}
+        draw_panel(axis, title, metrics, colours, {key: key.removeprefix(start).replace("_", " ") for key in keys})
     return figure
+
+
+def draw_panel(
+    axis: Axes, title: str, metrics: pd.DataFrame, colours: Mapping[str, Any], labels: Mapping[str, str]
+) -> None:
+    """A line for each key that was logged."""
+    for key, colour in colours.items():
+        if key in metrics:
+            points = metrics[[STEP, key]].dropna()
+            marker = "" if key.startswith("train/") else "o"
+            axis.plot(points[STEP], points[key], color=colour, label=labels[key], marker=marker, markersize=3)
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("optimiser step", fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25)
+    if axis.has_data():
+        axis.legend(fontsize=8, frameon=False, ncols=1 + len(axis.lines) // LINES_BY_COLUMN)
 
 
 def save_curves(run_dir: Path) -> Path:
@@ -55,7 +80,7 @@ def save_curves(run_dir: Path) -> Path:
         raise UserError(f"no {METRICS} in {run_dir}; give the directory of a run that logged to CSV")
     target = RunDirectory(run_dir).curves
     with save_atomically(target) as part:
-        draw_curves(pd.read_csv(source)).savefig(part, dpi=130, format="png")
+        draw_curves(pd.read_csv(source).rename(columns=present_name)).savefig(part, dpi=130, format="png")
     return target
 
 

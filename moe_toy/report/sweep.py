@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,20 +14,24 @@ from moe_toy.findings.claims import Verdict, check_claims
 from moe_toy.report.figures import context, sweep
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
 from moe_toy.results import Results
+from moe_toy.runs.curve_keys import present_name
 from moe_toy.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 RESULTS = "results.parquet"
+SCH = "cache/sch@16/ratio_1.5"
+NOT_LOGGED = "<p>Not shown for want of curves that no finished arm logged: {}.</p>"
 CURVES = {
     "val/loss": "loss (nats per token)",
-    "routing/srp@16": "SRP over 16 tokens",
-    "routing/load_cv": "global imbalance (CV)",
-    "routing/load_cv@16": "local imbalance (CV within 16 tokens)",
-    "routing/max_violation": "MaxVio",
-    "routing/domain_specialization": "domain specialization",
-    "routing/saturation": "saturation",
+    "consistency/srp@16": "SRP over 16 tokens",
+    "load/cv": "global imbalance (CV)",
+    "load/cv@16": "local imbalance (CV within 16 tokens)",
+    "load/max_violation": "MaxVio",
+    "specialization/domain": "domain specialization",
+    "router/saturation": "saturation",
 }
 CLAIM_COLUMNS = {
     "claim": "claim",
@@ -47,9 +52,9 @@ SHOWN = {
     "flops_per_token": "FLOPs per token (M)",
     "compute": "compute / first arm",
     "val/loss": "loss",
-    "routing/srp@16": "SRP@16",
-    "routing/load_cv": "load CV",
-    "routing/max_violation": "MaxVio",
+    "consistency/srp@16": "SRP@16",
+    "load/cv": "load CV",
+    "load/max_violation": "MaxVio",
 }
 
 
@@ -58,7 +63,7 @@ def read_sweep(directory: Path) -> pd.DataFrame:
     import pandas as pd  # half a second
 
     try:
-        return pd.read_parquet(directory / RESULTS)
+        return pd.read_parquet(directory / RESULTS).rename(columns=present_name)
     except FileNotFoundError:
         raise UserError(f"{directory} holds no {RESULTS}; give the directory of a sweep with a finished arm") from None
     except (OSError, ValueError) as error:  # what pyarrow raises on damage
@@ -83,7 +88,7 @@ def read_metrics(run_dir: Path) -> pd.DataFrame | None:
             f"{path} is damaged ({' '.join(str(error).split())}); remove its directory and run the sweep's command "
             "again to train this arm anew"
         ) from None
-    return metrics
+    return metrics.rename(columns=present_name)
 
 
 def write_sweep_report(directory: Path, out_dir: Path) -> pd.DataFrame:
@@ -148,39 +153,52 @@ def _claims(checked: pd.DataFrame) -> Section:
 
 
 def _measured(results: pd.DataFrame, directory: Path) -> list[Section]:
-    """Nothing where runs logged no validation."""
-    if sweep.SRP not in results:
-        return []
+    """What the arms logged, beside each other; a figure whose curves no arm logged gives way to a sentence."""
     numbers = paper.numbers()
     published = numbers[numbers.study == "toy"].set_index("model").srp_16.rename(paper.ARM_OF_MODEL).to_dict()
-    sch = results.rename(columns={sweep.SRP: "srp_16", "routing/sch@16/ratio_1.5": "sch_1.5"}).assign(model=results.arm)
-    balance = {
-        "Local": sweep.srp_and_imbalance(results, sweep.LOCAL, "local imbalance (CV within 16 tokens)"),
-        "Global": sweep.srp_and_imbalance(results, sweep.GLOBAL, "global imbalance (CV over everything)"),
-        "Loss, balance and consistency | ringed: no arm is better in all three": sweep.loss_balance_and_srp(results),
+    sch = results.rename(columns={sweep.SRP: "srp_16", SCH: "sch_1.5"}).assign(model=results.arm)
+    local, everywhere = "local imbalance (CV within 16 tokens)", "global imbalance (CV over everything)"
+    kinds = [f"{sweep.SPECIALIZATION}/{kind}" for kind in sweep.KINDS]
+    correlated = next((key for key in kinds if key in results), kinds[0])
+    shown = {
+        "Consistency | How well one fixed set of experts could serve 16 tokens.": {
+            "SRP by arm": ([sweep.SRP], lambda: sweep.srp_by_arm(results, published)),
+            "What it buys | one star per run": ([sweep.SRP, SCH], lambda: context.sch_and_srp(numbers, sch)),
+        },
+        "Balance | What SRP goes with: even use over all text, or within each passage?": {
+            "Local": ([sweep.SRP, sweep.LOCAL], lambda: sweep.srp_and_imbalance(results, sweep.LOCAL, local)),
+            "Global": ([sweep.SRP, sweep.GLOBAL], lambda: sweep.srp_and_imbalance(results, sweep.GLOBAL, everywhere)),
+            "Loss, balance and consistency | ringed: no arm is better in all three": (
+                [sweep.SRP, sweep.LOSS, sweep.MAX_VIOLATION],
+                lambda: sweep.loss_balance_and_srp(results),
+            ),
+        },
+        "Specialization | Over experts: does serving few domains, or few tokens, go with being used in runs?": {
+            "By arm": ([correlated], lambda: sweep.srp_and_specialization(results)),
+        },
     }
-    consistency = {"SRP by arm": sweep.srp_by_arm(results, published)}
-    if "sch_1.5" in sch:
-        consistency["What it buys | one star per run"] = context.sch_and_srp(numbers, sch)
-    return [
-        Section(
-            "Arms",
-            "Means over seeds. Equal text for all; active parameters and FLOPs may differ.",
-            html_table(_arms(results)),
-        ),
-        Section("Consistency", "How well one fixed set of experts could serve 16 tokens.", figures(consistency)),
-        Section("Balance", "What SRP goes with: even use over all text, or within each passage?", figures(balance)),
-        Section(
-            "Specialization",
-            "Over experts: does serving few domains, or few tokens, go with being used in runs?",
-            figures({"By arm": sweep.srp_and_specialization(results)}),
-        ),
-        Section(
-            "Training",
-            "Mean over seeds. A click on a name hides its line.",
-            figures({"By optimiser step": sweep.curves(_histories(results, directory), CURVES, sweep.SRP)}),
-        ),
-    ]
+    lead = "Means over seeds. Equal text for all; active parameters and FLOPs may differ."
+    arms = Section("Arms", lead, html_table(_arms(results)))
+    histories = _histories(results, directory)
+    keys = {key for runs in histories.values() for run in runs for key in run}
+    logged = {key: title for key, title in CURVES.items() if key in keys}
+    first = sweep.SRP if sweep.SRP in logged else next(iter(logged), "")
+    drawn = NOT_LOGGED.format("any")
+    if logged:
+        drawn = figures({"By optimiser step": sweep.curves(histories, logged, first)})
+    training = Section("Training", "Mean over seeds. A click on a name hides its line.", drawn)
+    return [arms, *(_section(heading, wanted, results) for heading, wanted in shown.items()), training]
+
+
+def _section(
+    heading: str, wanted: Mapping[str, tuple[list[str], Callable[[], go.Figure]]], results: pd.DataFrame
+) -> Section:
+    """The figures whose curves are in the table, and which curves the others lack."""
+    title, _, lead = heading.partition(" | ")
+    missing = sorted({key for keys, _ in wanted.values() for key in keys if key not in results})
+    drawn = {caption: draw() for caption, (keys, draw) in wanted.items() if not set(keys) & set(missing)}
+    said = NOT_LOGGED.format(escape(", ".join(missing))) if missing else ""
+    return Section(title, lead, (figures(drawn) if drawn else "") + said)
 
 
 def _arms(results: pd.DataFrame) -> pd.DataFrame:

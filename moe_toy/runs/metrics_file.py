@@ -3,6 +3,7 @@
 import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
@@ -13,6 +14,8 @@ from moe_toy.files.atomic import save_atomically
 
 log = logging.getLogger(__name__)
 STEP = "step"
+EPOCH = "epoch"
+"""What Lightning adds to what is logged; a run counts steps."""
 
 
 class MetricsFile(CSVLogger):
@@ -33,6 +36,9 @@ class MetricsFile(CSVLogger):
             Path(self.save_dir).mkdir(parents=True, exist_ok=True)
             self._experiment = RowWriter(self.log_dir, self.keep_rows)
         return self._experiment
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        super().log_metrics({key: value for key, value in metrics.items() if key != EPOCH}, step)
 
     @property
     def num_rows(self) -> int:

@@ -49,6 +49,7 @@ def final_metrics(directory: Path) -> dict[str, float]:
     if metrics is None:
         return {}
     training = metrics.filter(like="train/").ffill().iloc[-1].to_dict()
-    validated = metrics.filter(items=["val/loss"]).notna().any(axis="columns")
-    validation = metrics[validated].drop(columns=["epoch", *training], errors="ignore").tail(1).to_dict("records")
-    return (validation[0] if validation else {}) | training
+    validation = metrics.drop(columns=["epoch", *training], errors="ignore")
+    measured = validation.drop(columns="step").notna().any(axis="columns")  # whatever callbacks there were
+    last = validation[measured].dropna(axis="columns", how="all").tail(1).to_dict("records")
+    return (last[0] if last else {}) | training

@@ -35,7 +35,7 @@ def build_loggers(cfg: DictConfig, options: dict[str, dict[str, Any]]) -> list[L
 
 
 def build_model(cfg: DictConfig) -> MoETransformer:
-    """The model and its balancing scheme."""
+    """The model, with what balances its load and what keeps its routing local."""
     config = ModelConfig(**{**cfg.model, "moe": MoEConfig(**cfg.moe)})
     balancer = instantiate(cfg.balance, num_layers=len(config.moe_layers), num_experts=config.moe.num_experts)
-    return MoETransformer(config, balancer)
+    return MoETransformer(config, balancer, instantiate(cfg.locality))

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from moe_toy.errors import UserError
 from moe_toy.model.cross_entropy import next_token_losses
@@ -13,7 +15,6 @@ from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer import build_optimizer, build_schedule
-from moe_toy.training.sharding import shard
 from moe_toy.training.steps import count_batches_anew, settle_epoch, settle_validations
 
 
@@ -98,3 +99,13 @@ class LitMoE(LightningModule):
         total_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)
         schedule = build_schedule(optimizer, self.optimizer_config, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def shard(model: MoETransformer, mesh: DeviceMesh) -> None:
+    """Block by block, in place. A mesh of (nodes, ranks of a node) shards within a node and replicates over nodes."""
+    if isinstance(model, FSDPModule):
+        return
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    register_fsdp_forward_method(model, "route")

@@ -1,5 +1,7 @@
 """What is wrong with the config of a run, found before anything is created for it."""
 
+import os
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +29,7 @@ def check(cfg: DictConfig) -> None:
         model = build_model(cfg)
     check_constructors(values)  # this one loads what it checks, so it comes after what is quick
     check_together(values, model)
+    check_account(values)
     instantiate(cfg.data).check()
 
 
@@ -108,3 +111,23 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
         Checkpoint.open(init_from, "init_from").check_weights_fit(model)
     if values["check_memory"]:
         check_memory(values, model)
+
+
+def check_account(values: dict[str, Any]) -> None:
+    """Refuse curves online where nobody is logged in to W&B and nobody can be asked. Raises a `UserError`."""
+    for name, entry in values["logger"].items():
+        is_wandb = entry is not None and str(entry.get("_target_")).endswith((".WandbRun", ".WandbLogger"))
+        if not is_wandb or values["trainer"].get("fast_dev_run"):
+            continue
+        mode = os.environ.get("WANDB_MODE") or ("offline" if entry.get("offline") else "online")
+        if mode == "online" and not sys.stdin.isatty() and not is_logged_in():
+            raise UserError(
+                f"logger.{name}: its curves go online, but nobody is logged in to W&B and no terminal is there to ask; "
+                f"run `wandb login`, set WANDB_API_KEY, or keep them here with logger.{name}.offline=true"
+            )
+
+
+def is_logged_in() -> bool:
+    import wandb  # a second
+
+    return bool(os.environ.get("WANDB_API_KEY")) or wandb.login(prompt=False)

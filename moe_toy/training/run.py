@@ -8,10 +8,10 @@ from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
+from moe_toy.model.allocator import keep_freed_memory
 from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.runs.resume import lock_run_directory, logger_options, starting_point
 from moe_toy.runs.run_directory import RunDirectory
-from moe_toy.training.allocator import keep_freed_memory
 from moe_toy.training.build import build_callbacks, build_loggers, build_model
 from moe_toy.training.checkpoint_callback import CheckpointCallback
 from moe_toy.training.config import OptimizerConfig
@@ -62,7 +62,7 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
     record_text(data.source.fingerprint(), data.domains, run_dir)
-    greet(module, trainer)
+    greet(module, trainer, data.sequence_length)
     with closing(loggers), told_where_memory_ends():
         if start_path is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model

@@ -53,7 +53,7 @@ CONTENTS = {
     TOKENIZER: "the tokenizer it was trained with",
     CHECKPOINTS: "last.ckpt, best.ckpt; continue with hydra.run.dir=... ckpt_path=auto",
     TEXT: "fingerprint of the text it was trained on",
-    "wandb": "offline run: `wandb sync` its folder to see it online",
+    "wandb": "`wandb leet` with this folder shows it in the terminal, `wandb sync` with its run online",
     "tensorboard": "`tensorboard --logdir` shows it",
 }
 
@@ -103,7 +103,8 @@ def record_text(fingerprint: str, domains: Sequence[str], run_dir: Path) -> None
 
 
 @rank_zero_only
-def greet(module: LitMoE, trainer: Trainer) -> None:
+def greet(module: LitMoE, trainer: Trainer, sequence_length: int) -> None:
+    """The first words of a run, and what tells it from others in a table of runs."""
     config = module.model.config
     log.info(
         "%.2fM parameters (%.2fM active): %d layers, %d of them MoE with %d routed experts, top %d, %d shared",
@@ -115,6 +116,14 @@ def greet(module: LitMoE, trainer: Trainer) -> None:
         config.moe.top_k,
         config.moe.num_shared_experts,
     )
+    sizes = {
+        "total_parameters": config.total_parameters,
+        "active_parameters": config.active_parameters,
+        "flops_per_token": config.flops_per_token(sequence_length),
+    }
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update(sizes)  # columns of the table of runs
     if trainer.loggers and 0 < trainer.max_steps < trainer.log_every_n_steps:
         log.info(
             "the %d steps are fewer than trainer.log_every_n_steps=%d: none of them is logged, only validations",
@@ -140,7 +149,7 @@ def closing(loggers: Sequence[Logger]) -> Iterator[None]:
 @rank_zero_only
 def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
     """The last lines of a run: its final scores, and where everything is."""
-    shown = ("val/loss", "val/bits_per_byte", "routing/srp@16", "routing/load_cv", "routing/domain_specialization")
+    shown = ("val/loss", "val/bits_per_byte", "consistency/srp@16", "load/cv", "specialization/domain")
     scores = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]
     if trainer.fast_dev_run:  # whose validation is of the first domains
         log.info("tried %d steps and a validation; nothing is kept of them", trainer.global_step)

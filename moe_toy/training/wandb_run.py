@@ -6,7 +6,11 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from moe_toy.runs.metrics_file import EPOCH
+
 MODE = "WANDB_MODE"
+BEST_AND_LAST = ("val/loss", "val/bits_per_byte")
+"""Whose summary has the lowest value beside the last."""
 
 
 def mode_of(offline: bool) -> str:
@@ -26,4 +30,10 @@ class WandbRun(WandbLogger):
             self._wandb_init["settings"] = {"silent": True, **self._wandb_init.get("settings", {})}
             self._wandb_init.pop("anonymous", None)  # it has no effect, and W&B says so each time
             self._offline = False  # or Lightning would set WANDB_MODE for good
+            run = super().experiment
+            for key in BEST_AND_LAST:
+                run.define_metric(key, summary="min,last")
         return super().experiment
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        super().log_metrics({key: value for key, value in metrics.items() if key != EPOCH}, step)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from moe_toy.balance.auxiliary import AuxiliaryLoss, load_balance_loss
+from moe_toy.balance.auxiliary import AuxiliaryLoss
+from moe_toy.balance.windows import load_balance_loss
 from moe_toy.errors import UserError
 from moe_toy.routing import Routing
 

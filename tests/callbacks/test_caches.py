@@ -13,11 +13,11 @@ def test_every_policy_is_logged_at_its_ratios_with_the_values_of_the_metrics(cur
     lru = CacheHitRate(**subject.shape, top_k=2, policy="lru", scope="model")
     sch.update(trace)
     lru.update(trace)
-    assert logged["routing/sch@16/ratio_1"] == sch.compute().hit_rate[0, 5]  # 1 x 2 experts x 3 layers
-    assert logged["routing/sch@16/ratio_1.5"] == sch.compute().hit_rate[0, 8]
-    assert logged["routing/lru/ratio_2"] == lru.compute().hit_rate[0, 11]
-    assert math.isnan(logged["routing/sch@16/ratio_4"])  # more experts than there are
-    assert "routing/lru/ratio_1" not in logged
+    assert logged["cache/sch@16/ratio_1"] == sch.compute().hit_rate[0, 5]  # 1 x 2 experts x 3 layers
+    assert logged["cache/sch@16/ratio_1.5"] == sch.compute().hit_rate[0, 8]
+    assert logged["cache/lru/ratio_2"] == lru.compute().hit_rate[0, 11]
+    assert math.isnan(logged["cache/sch@16/ratio_4"])  # more experts than there are
+    assert "cache/lru/ratio_1" not in logged
 
 
 def test_the_correlation_of_srp_and_sch_is_over_layers_and_domains(curves, subject, trace):
@@ -27,9 +27,9 @@ def test_the_correlation_of_srp_and_sch_is_over_layers_and_domains(curves, subje
     srp.update(trace)
     sch.update(trace)
     expected = pearson(srp.compute().layer_by_domain.srp, sch.compute().by_domain[..., 2])
-    assert logged["routing/srp_correlation@16/sch_ratio_1.5"] == pytest.approx(expected.item())
+    assert logged["correlation/srp@16/sch_ratio_1.5"] == pytest.approx(expected.item())
 
 
 def test_real_policies_alone_need_no_segments(curves, trace):
     logged = curves(CacheCallback(segment_length=16, cache_ratios={"lfu": [2]}, sample_stride=2), trace)
-    assert list(logged) == ["routing/lfu/ratio_2"]
+    assert list(logged) == ["cache/lfu/ratio_2"]

@@ -33,17 +33,17 @@ def test_each_validation_is_compared_with_the_one_before(validate, trace):
     trace = moved(trace)
     other = replace(trace, expert_ids=(trace.expert_ids + 1) % 6)
     assert validate(callback, trace) is None
-    assert validate(callback, trace) == {"routing/saturation": 1.0, "step": 0.0}
-    changed = validate(callback, other)["routing/saturation"]
+    assert validate(callback, trace) == {"router/saturation": 1.0, "step": 0.0}
+    changed = validate(callback, other)["router/saturation"]
     assert changed < 1
-    assert validate(callback, other) == {"routing/saturation": 1.0, "step": 0.0}
+    assert validate(callback, other) == {"router/saturation": 1.0, "step": 0.0}
 
 
 def test_only_the_probe_counts(validate, trace):
     callback = SaturationCallback(probe_batches=1, per_layer=True)
     validate(callback, trace, trace)
     logged = validate(callback, trace, moved(trace))
-    assert logged["routing/saturation/layer_03"] == 1
+    assert logged["router/saturation/layer_03"] == 1
 
 
 def test_a_resumed_run_goes_on_with_its_curve(validate, trace):
@@ -51,11 +51,11 @@ def test_a_resumed_run_goes_on_with_its_curve(validate, trace):
     validate(first, trace)
     resumed = SaturationCallback(probe_batches=2, per_layer=False)
     resumed.load_state_dict(first.state_dict())
-    assert validate(resumed, trace)["routing/saturation"] == 1
+    assert validate(resumed, trace)["router/saturation"] == 1
 
 
 def test_other_text_is_not_compared(validate, trace):
     callback = SaturationCallback(probe_batches=2, per_layer=False)
     other = replace(trace, token_ids=(trace.token_ids + 1) % 20)
     validate(callback, trace, trace)
-    assert validate(callback, trace, other)["routing/saturation"] == 1
+    assert validate(callback, trace, other)["router/saturation"] == 1

@@ -8,7 +8,7 @@ from moe_toy.errors import UserError
 from moe_toy.findings import paper
 from moe_toy.findings.claims import Verdict, check_claim, check_claims, together, verdict
 
-SRP = "routing/srp@16"
+SRP = "consistency/srp@16"
 SIZE = {"num_experts": 64, "top_k": 8, "num_moe_layers": 4}
 FALLING = {"key": "x", "says": "it falls", "test": "falling", "metric": SRP, "arms": ["nolb", "baseline"]}
 
@@ -58,7 +58,7 @@ def test_only_seeds_that_have_both_arms_count():
     ("claim", "missing"),
     [
         (FALLING, "no finished arm nolb"),
-        (FALLING | {"metric": "routing/srp@99"}, "no column routing/srp@99"),
+        (FALLING | {"metric": "consistency/srp@99"}, "no column consistency/srp@99"),
         (FALLING | {"arms": ["baseline", "late"]}, "no seed has all of it"),
     ],
 )
@@ -137,9 +137,9 @@ def test_prediction_must_improve_with_every_look_ahead():
     table = results(**{f"arm{i}": [0.5] * 4 for i in range(12)})
     real = generator.uniform(size=(len(table), 2))
     for column, ratio in enumerate((1, 2)):
-        table[f"routing/lru/ratio_{ratio}"] = real[:, column]
+        table[f"cache/lru/ratio_{ratio}"] = real[:, column]
         for length, noise in ((4, 0.5), (16, 0.1), (64, 0.02)):
-            table[f"routing/sch@{length}/ratio_{ratio}"] = real[:, column] + noise * generator.normal(size=len(table))
+            table[f"cache/sch@{length}/ratio_{ratio}"] = real[:, column] + noise * generator.normal(size=len(table))
     claim = {"key": "h", "says": "", "test": "prediction_improves", "policies": ["lru"], "cache_ratios": [1, 2]}
     assert verdicts(table, claim | {"segment_lengths": [4, 16, 64]}) == [Verdict.HOLDS] * 2
     assert verdicts(table, claim | {"segment_lengths": [64, 4]}) == [Verdict.FAILS]
@@ -149,10 +149,10 @@ def test_a_knee_lies_where_the_curve_leaves_chance_least_behind():
     claim = {"key": "i", "says": "", "test": "knee", "segment_length": 16, "arm": "baseline", "margin": 0.5}
     table = results(baseline=[0.4] * 3)
     for ratio, hit_rate in {0.5: 0.4, 1: 0.6, 2: 0.9, 4: 0.95, 8: 1.0}.items():
-        table[f"routing/sch@16/ratio_{ratio}"] = hit_rate
+        table[f"cache/sch@16/ratio_{ratio}"] = hit_rate
     assert verdicts(table, claim | {"near": 2.0}) == [Verdict.HOLDS]
     assert verdicts(table, claim | {"near": 4.0}) == [Verdict.FAILS]
-    rising = table.drop(columns=["routing/sch@16/ratio_4", "routing/sch@16/ratio_8"])
+    rising = table.drop(columns=["cache/sch@16/ratio_4", "cache/sch@16/ratio_8"])
     assert verdicts(rising, claim | {"near": 2.0}) == [Verdict.NOT_MEASURED]
 
 
@@ -185,7 +185,7 @@ def test_the_claims_of_the_paper_can_all_be_read():
     table = results(**seeds)
     sizes = numbers.rename(paper.ARM_OF_MODEL).loc[table.arm]
     table["num_experts"], table["top_k"] = sizes.num_experts.to_numpy(), sizes.top_k.to_numpy()
-    table["routing/sch@16/ratio_1.5"] = sizes["sch_1.5"].to_numpy()
+    table["cache/sch@16/ratio_1.5"] = sizes["sch_1.5"].to_numpy()
     checked = check_claims(table).drop_duplicates("claim").set_index("claim").claim_verdict
     for claim in ("a", "c", "d1", "d2", "e1", "e2", "g1", "j"):
         assert checked[claim] == "holds", claim

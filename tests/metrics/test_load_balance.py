@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from moe_toy.metrics import SRP, LoadBalance, activation_rate_std
+from moe_toy.routing import RoutingTrace
 
 
 def scores(trace, **options):
@@ -76,3 +77,13 @@ def test_trace_without_domains_is_one_domain(make_trace):
     pooled = scores(type(trace)(**{**vars(trace), "domain_ids": None})).overall
     by_domain = scores(trace, num_domains=3).overall
     torch.testing.assert_close(pooled.cv, by_domain.cv, rtol=0, atol=0)
+
+
+def test_effective_experts_are_those_that_evenly_used_would_have_the_entropy():
+    """Of loads 1/2, 1/4, 1/4, 0: 2^1.5; of one expert alone: 1; of all evenly: all."""
+    loads = ([0, 0, 1, 2], [3, 3, 3, 3], [0, 1, 2, 3])
+    for chosen, expected in zip(loads, (2**1.5, 1.0, 4.0), strict=True):
+        metric = LoadBalance(num_layers=1, num_experts=4, segment_length=1)
+        ids = torch.tensor(chosen).view(1, 1, 4, 1)
+        metric.update(RoutingTrace(expert_ids=ids, token_ids=ids[0, ..., 0], num_experts=4, layer_ids=(0,)))
+        assert metric.compute().overall.effective_experts.item() == pytest.approx(expected)

@@ -49,3 +49,11 @@ def test_equal_use_in_all_domains_scores_zero():
 def test_domains_with_opposite_experts_correlate_negatively():
     got = domain_scores(torch.tensor([[[0.1, 0.3]], [[0.3, 0.1]]]).double()).domain_correlation
     torch.testing.assert_close(got, torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).double())
+
+
+def test_experts_prefer_the_domain_in_which_they_are_most_active_the_first_of_equals():
+    rate = torch.tensor([[[0.5, 0.0, 0.2, 0.1]], [[0.1, 0.0, 0.2, 0.3]]], dtype=torch.float64)
+    scores = domain_scores(rate)
+    assert scores.preferred_domain.tolist() == [[0, -1, 0, 1]]
+    assert scores.experts_of.tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert domain_scores(torch.zeros_like(rate)).experts_of.isnan().all()

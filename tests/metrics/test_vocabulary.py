@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from moe_toy.metrics import SRP, VocabularySpecialization, pearson, vocabulary_scores
+from moe_toy.metrics import SRP, VocabularySpecialization, pearson
+from moe_toy.metrics.vocabulary import strongest_tokens, vocabulary_scores
 
 KINDS = ["input", "predicted", "target"]
 
@@ -63,3 +64,15 @@ def test_without_predictions_their_score_is_undefined(make_trace):
 def test_token_outside_the_vocabulary_is_refused(make_trace):
     with pytest.raises(ValueError, match="but vocab_size is 3; pass the size"):
         scores(replace(make_trace(), vocab_size=3))
+
+
+def test_each_expert_lists_what_it_owns_strongest_first():
+    # one layer, two experts, four ids: expert 0 owns ids 0 (3 of 4) and 2 (all), expert 1 owns id 1; id 3 never occurs
+    counts = torch.tensor([[[3, 1, 2, 0], [1, 4, 0, 0]]])
+    table = strongest_tokens({"input": vocabulary_scores(counts, min_token_count=1)}, "id {}".format, layer_ids=[7])
+    assert table.to_numpy().tolist() == [
+        [7, 0, "input", 0, 2, "id 2", 1.0],
+        [7, 0, "input", 1, 0, "id 0", 0.75],
+        [7, 1, "input", 0, 1, "id 1", 0.8],
+    ]
+    assert table.columns.tolist() == ["layer", "expert", "kind", "rank", "token_id", "token", "strength"]

@@ -9,7 +9,7 @@ METRICS = pd.DataFrame(
         "step": [0, 5, 10],
         "val/loss": [8.0, None, 4.0],
         "train/loss": [None, 6.0, 5.0],
-        "routing/srp@16": [0.5, None, 0.4],
+        "consistency/srp@16": [0.5, None, 0.4],
         "other": [1, 2, 3],
     }
 )

@@ -1,5 +1,7 @@
 """The page of a sweep, and its figures, from results made by hand."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,12 +29,12 @@ def results():
             **{"num_experts": 64, "top_k": 8, "num_moe_layers": 4},
             **{"total_parameters": 4_000_000, "active_parameters": 1_000_000, "flops_per_token": 9_000_000},
             "val/loss": 3.0 + srp / 10,
-            "routing/srp@16": srp + seed / 1000,
-            "routing/sch@16/ratio_1.5": srp + 0.1,
-            "routing/load_cv": srp,
-            "routing/load_cv@16": 2 * srp,
-            "routing/max_violation": 3 * srp,
-            **{f"routing/srp_correlation@16/{kind}": 0.4 - 0.1 * number for number, kind in enumerate(KINDS)},
+            "consistency/srp@16": srp + seed / 1000,
+            "cache/sch@16/ratio_1.5": srp + 0.1,
+            "load/cv": srp,
+            "load/cv@16": 2 * srp,
+            "load/max_violation": 3 * srp,
+            **{f"correlation/srp@16/{kind}": 0.4 - 0.1 * number for number, kind in enumerate(KINDS)},
         }
         for arm, srp in ARMS.items()
         for seed in (1, 2, 3)
@@ -46,7 +48,7 @@ def directory(results, tmp_path):
     folder = tmp_path / "paper<3"
     for row in results.itertuples():
         (folder / row.run_dir).mkdir(parents=True)
-        curve = pd.DataFrame({"step": [0, 10], "val/loss": [5.0, 3.0], "routing/srp@16": [0.6, 0.4]})
+        curve = pd.DataFrame({"step": [0, 10], "val/loss": [5.0, 3.0], "consistency/srp@16": [0.6, 0.4]})
         curve.to_csv(folder / row.run_dir / "metrics.csv", index=False)
     results.to_parquet(folder / "results.parquet")
     return folder
@@ -69,6 +71,31 @@ def test_a_sweep_without_validation_has_a_page_too(directory, results, tmp_path)
     results.filter(regex="^[^/]*$").to_parquet(directory / "results.parquet")
     checked = report.write_sweep_report(directory, tmp_path / "out")
     assert checked.verdict.eq("not measured").all()
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        (r"load/.*", "load/cv, load/cv@16, load/max_violation"),
+        (r"load/cv@16", "load/cv@16"),
+        (r"consistency/.*", "consistency/srp@16"),
+        (r"val/loss", "val/loss"),
+        (r"correlation/.*|cache/.*", "cache/sch@16/ratio_1.5"),
+    ],
+)
+def test_curves_that_no_arm_logged_are_said_not_taken_for_granted(directory, results, tmp_path, missing, said):
+    results[[key for key in results if not re.fullmatch(missing, key)]].to_parquet(directory / "results.parquet")
+    report.write_sweep_report(directory, tmp_path / "out")
+    assert (
+        f"Not shown for want of curves that no finished arm logged: {said}"
+        in (tmp_path / "out" / "report.html").read_text()
+    )
+
+
+def test_results_of_an_earlier_version_are_read_under_the_names_of_now(directory, results):
+    old = {"consistency/srp@16": "routing/srp@16", "load/cv": "routing/load_cv", "load/cv@16": "routing/load_cv@16"}
+    results.rename(columns=old).to_parquet(directory / "results.parquet")
+    assert set(report.read_sweep(directory)) == set(results)
 
 
 def test_an_arm_without_logger_draws_no_curve(directory, tmp_path):
@@ -116,7 +143,9 @@ def test_strict_leaves_with_1_if_a_claim_fails(directory, tmp_path, results, cap
 
     judge(strict=True)
     assert "holds: SRP falls" in capsys.readouterr().out
-    results.assign(**{"routing/srp@16": 1 - results["routing/srp@16"]}).to_parquet(directory / "results.parquet")
+    results.assign(**{"consistency/srp@16": 1 - results["consistency/srp@16"]}).to_parquet(
+        directory / "results.parquet"
+    )
     judge(strict=False)
     with pytest.raises(SystemExit) as stop:
         judge(strict=True)

@@ -12,14 +12,19 @@ def log(folder, **columns):
 
 
 def test_the_last_validation_counts_and_the_last_value_of_training(tmp_path):
-    log(tmp_path, **{"val/loss": [5, 4, None], "routing/srp@16": [0.5, 0.4, None], "train/loss": [None, 6, 3]})
-    assert final_metrics(tmp_path) == {"step": 1, "val/loss": 4, "routing/srp@16": 0.4, "train/loss": 3}
+    log(tmp_path, **{"val/loss": [5, 4, None], "consistency/srp@16": [0.5, 0.4, None], "train/loss": [None, 6, 3]})
+    assert final_metrics(tmp_path) == {"step": 1, "val/loss": 4, "consistency/srp@16": 0.4, "train/loss": 3}
 
 
 @pytest.mark.parametrize("validation", [{}, {"val/loss": [None] * 3}], ids=["absent", "empty"])
 def test_a_run_without_validation_has_its_training(tmp_path, validation):
     log(tmp_path, **{"train/loss": [7, 6, None]}, **validation)
     assert final_metrics(tmp_path) == {"train/loss": 6}
+
+
+def test_a_validation_counts_whatever_it_measured(tmp_path):
+    log(tmp_path, **{"consistency/srp@16": [0.5, 0.4, None], "train/loss": [None, 6, 3]})
+    assert final_metrics(tmp_path) == {"step": 1, "consistency/srp@16": 0.4, "train/loss": 3}
 
 
 def test_a_run_without_loggers_has_nothing(tmp_path):

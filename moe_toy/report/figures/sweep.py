@@ -13,8 +13,9 @@ from moe_toy.report.figures.style import BLUE, INK, ORANGE, SEQUENTIAL, SERIES, 
 if TYPE_CHECKING:
     import pandas as pd
 
-SRP, LOSS = "routing/srp@16", "val/loss"
-LOCAL, GLOBAL = "routing/load_cv@16", "routing/load_cv"
+SRP, LOSS = "consistency/srp@16", "val/loss"
+LOCAL, GLOBAL, MAX_VIOLATION = "load/cv@16", "load/cv", "load/max_violation"
+SPECIALIZATION = "correlation/srp@16"
 IMBALANCE = {"type": "log", "tickvals": [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50]}
 """Axis on which an arm without balance loss does not squeeze the others into a corner."""
 KINDS = {"domain": "domain", "input": "input token", "predicted": "predicted token", "target": "target token"}
@@ -61,7 +62,7 @@ def srp_and_imbalance(results: pd.DataFrame, key: str, title: str) -> go.Figure:
     return figure.update_xaxes(IMBALANCE)
 
 
-def loss_balance_and_srp(results: pd.DataFrame, key: str = "routing/max_violation") -> go.Figure:
+def loss_balance_and_srp(results: pd.DataFrame, key: str = MAX_VIOLATION) -> go.Figure:
     """Loss over global imbalance, SRP as colour; ringed are arms that no other beats in all three."""
     means = results.groupby("arm", sort=False)[[LOSS, key, SRP]].mean().dropna().reset_index()
     best = [not any(_dominates(other, arm, key) for _, other in means.iterrows()) for _, arm in means.iterrows()]
@@ -97,7 +98,7 @@ def srp_and_specialization(results: pd.DataFrame) -> go.Figure:
     arms = results.arm.unique()
     figure = new_figure(x="r of an expert's SRP with its specialization", y="", height=120 + 34 * len(arms))
     for style, (kind, name) in zip(SERIES, KINDS.items(), strict=False):
-        key = f"{SRP.replace('srp', 'srp_correlation')}/{kind}"
+        key = f"{SPECIALIZATION}/{kind}"
         if key in results:
             table = over_seeds(results, key)
             figure.add_scatter(

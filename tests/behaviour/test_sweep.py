@@ -99,7 +99,8 @@ def test_a_failing_arm_stops_no_other_and_shows_in_the_exit_code(sweep, tmp_path
 def test_launchers_run_arms_in_processes_of_their_own(sweep, tmp_path, monkeypatch, launcher, plugin):
     pytest.importorskip(f"hydra_plugins.{plugin}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    assert sweep("sweep=smoke", "arm=nolb", "trainer.max_steps=1", f"hydra/launcher={launcher}") == 0
+    options = ["arm=nolb", "trainer.max_steps=1", "data.num_workers=1", f"hydra/launcher={launcher}"]
+    assert sweep("sweep=smoke", *options) == 0
     arm = tmp_path / "outputs" / "sweeps" / "smoke" / "arm=nolb,seed=42"
     assert read_record(arm).state is State.DONE
     assert (arm / "checkpoints" / "last.ckpt").exists()

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from moe_toy.training.allocator import keep_freed_memory
+from moe_toy.model.allocator import keep_freed_memory
 
 FAULTS_OF_ONE_MORE_BLOCK = """
 import resource
-from moe_toy.training.allocator import keep_freed_memory
+from moe_toy.model.allocator import keep_freed_memory
 
 if {keep}:
     keep_freed_memory()

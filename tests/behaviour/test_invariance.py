@@ -99,7 +99,7 @@ def test_activation_checkpointing_changes_nothing(make_config, scheme):  # noqa:
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="compiling needs a C++ compiler")
 def test_compilation_changes_nothing():
     """In a process of its own: the compiler cannot see through the checks of shapes that pytest adds."""
-    code = "from tests.balance.test_invariance import check_compiled; check_compiled()"
+    code = "from tests.behaviour.test_invariance import check_compiled; check_compiled()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
 

@@ -7,7 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.evaluation import command
 from moe_toy.training.build import build_callbacks, build_model
@@ -15,7 +15,9 @@ from moe_toy.training.config import OptimizerConfig
 from tests.paths import CONF
 
 ON_CPU = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=1"]
-FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/**/*.yaml"))
+FILES = sorted(
+    path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/**/*.yaml") if path != CONF / "data" / "base.yaml"
+)
 TARGETS = [path for path in FILES if path.parent.name == "target"]
 OF_EVALUATION = [*TARGETS, Path("hydra/evaluate"), Path("data/run")]
 OF_TRAINING = [path for path in FILES if path not in OF_EVALUATION]
@@ -85,3 +87,13 @@ def test_a_variant_of_moe_changes_nothing_else(compose_run):
     changed = {key for key in baseline.moe if baseline.moe[key] != shared.moe[key]}
     assert changed == {"num_experts", "top_k", "num_shared_experts"}
     assert all(baseline[group] == shared[group] for group in ("optimizer", "data", "trainer"))
+
+
+@pytest.mark.parametrize("name", ["corpus", "files", "olmoe_mix", "redpajama_sample"])
+def test_data_configs_say_only_what_differs_from_the_common_ones(name):
+    common, own = (OmegaConf.load(CONF / "data" / f"{file}.yaml") for file in ("base", name))
+    assert own.defaults == ["base", "_self_"]
+    repeated = [
+        key for key in common if key in own and OmegaConf.to_container(own)[key] == OmegaConf.to_container(common)[key]
+    ]
+    assert not repeated

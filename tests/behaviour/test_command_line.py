@@ -164,3 +164,22 @@ def test_help_shows_choices_and_examples_without_a_heavy_import():
     assert 'eval "$(python train.py -sc install=bash)"' in finished.stdout
     imported = {line.split("|")[-1].strip() for line in finished.stderr.splitlines()}
     assert not imported & {"torch", "lightning", "transformers", "pandas"}
+
+
+@pytest.mark.parametrize("how", ["offline=false", "WANDB_MODE"])
+def test_curves_online_without_an_account_are_refused(complain, monkeypatch, tmp_path_factory, how):
+    nowhere = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(nowhere))
+    monkeypatch.setenv("NETRC", str(nowhere / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE")
+    if how == "WANDB_MODE":
+        monkeypatch.setenv("WANDB_MODE", "online")
+    line = complain("data=files", *(["logger.wandb.offline=false"] if how != "WANDB_MODE" else []))
+    assert "nobody is logged in to W&B" in line
+    assert "logger.wandb.offline=true" in line
+
+
+def test_curves_that_stay_here_need_no_account(complain, monkeypatch):
+    monkeypatch.setattr(preflight, "is_logged_in", never)
+    assert "data.source.path" in complain("data=files")

@@ -17,8 +17,8 @@ LINES = [
     r"Tokenised [\d.]+ M tokens in [\d.]+ s",
     r"[\d.]+M parameters \([\d.]+M active\): 2 layers, 2 of them MoE with 8 routed experts, top 2, 0 shared",
     r"the 2 steps are fewer than trainer.log_every_n_steps=10: none of them is logged, only validations",
-    r"finished step 2: val/loss [\d.]+, val/bits_per_byte [\d.]+, routing/srp@16 [\d.]+, routing/load_cv [\d.]+, "
-    r"routing/domain_specialization [\d.]+",
+    r"finished step 2: val/loss [\d.]+, val/bits_per_byte [\d.]+, consistency/srp@16 [\d.]+, load/cv [\d.]+, "
+    r"specialization/domain [\d.]+",
     r"run directory: \S+",
     r"  (curves.png|metrics.csv|strongest_tokens.csv|config.yaml|tokenizer.json|text.json|checkpoints|wandb) +\w.*",
 ]

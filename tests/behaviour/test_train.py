@@ -1,5 +1,10 @@
 """Whole runs of `train.py` on small text: what they leave behind, and that resuming changes nothing."""
 
+import json
+import subprocess
+import sys
+from typing import Any
+
 import pandas as pd
 import pytest
 import torch
@@ -10,9 +15,9 @@ import train
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.training import preflight
+from tests.behaviour.test_experiments import PAPER
 from tests.paths import CONF
 from tests.small_run import EIGHT_EXPERTS, SMALL
-from tests.test_experiments import PAPER
 
 
 @pytest.fixture
@@ -44,11 +49,12 @@ def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run)
     assert losses.iloc[-1] < losses.iloc[0] - 1
     validated = metrics.dropna(subset="val/loss").step.tolist()
     assert validated == [0, *range(3, 31, 3)]  # the untrained model, then ten times
-    assert {"routing/srp@16", "routing/srp@4/layer_01", "routing/srp@16/layer_01", "routing/srp@16/fruit"} & set(
-        metrics.columns
-    ) == {"routing/srp@16", "routing/srp@16/layer_01", "routing/srp@16/fruit"}
-    assert metrics["routing/saturation"].notna().sum() == len(validated) - 1
-    assert metrics.dropna(subset="val/loss").iloc[-1].filter(like="routing/sch@16").between(0, 1).all()
+    srp = "consistency/srp@16"
+    assert {srp, f"{srp}/layer_01", f"{srp}/domain/fruit", "specialization/experts_of/fruit"} <= {*metrics.columns}
+    assert "epoch" not in metrics
+    assert "consistency/srp@4/layer_01" not in metrics.columns
+    assert metrics["router/saturation"].notna().sum() == len(validated) - 1
+    assert metrics.dropna(subset="val/loss").iloc[-1].filter(like="cache/sch@16").between(0, 1).all()
     assert len([name for name in metrics if not name.startswith("train/")]) <= 150
     assert set(pd.read_csv(run_dir / "strongest_tokens.csv").expert) <= set(range(8))
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
@@ -107,13 +113,32 @@ def test_the_optimizer_in_the_backward_pass_trains_and_resumes(run):
         torch.testing.assert_close(weights(rest)[name], expected, rtol=0, atol=0)
 
 
+def shown_by_wandb(run_dir) -> dict[str, Any]:
+    """State, summary and config of an offline run, as W&B's own terminal viewer reads them from its file."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(run_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
 def test_wandb_runs_offline_with_curves_and_pictures(run):
     run_dir = run("offline", "trainer.max_steps=2", "trainer.val_check_interval=2", "logger=wandb")
     (offline,) = (run_dir / "wandb").glob("offline-run-*")
     assert list(offline.glob("*.wandb"))
     media = offline / "files" / "media"
-    assert list((media / "images" / "routing" / "experts_by_domain").glob("layers_00-01_*.png"))
-    assert list((media / "table" / "routing").glob("strongest_tokens_*.table.json"))
+    assert list((media / "images" / "specialization" / "experts_by_domain").glob("layers_00-01_*.png"))
+    assert list((media / "table" / "specialization").glob("strongest_tokens_*.table.json"))
+    shown = shown_by_wandb(offline)
+    metrics = pd.read_csv(run_dir / "metrics.csv")
+    last = metrics.dropna(subset="val/loss").iloc[-1]
+    summary = shown["summary"]
+    for key in ("consistency/srp@16/domain/fruit", "load/effective_experts/layer_01", "specialization/domain"):
+        assert summary[key] == pytest.approx(last[key])
+    assert summary["val/loss"]["min"] == pytest.approx(metrics["val/loss"].min())
+    assert summary["val/bits_per_byte"]["last"] == pytest.approx(last["val/bits_per_byte"])
+    assert (summary["trainer/global_step"], summary["train/tokens"]) == (2, 2 * 4 * 32)
+    assert summary["total_parameters"] > summary["active_parameters"] > 0 < summary["flops_per_token"]
+    assert "epoch" not in summary
+    assert shown["config"]["moe"]["top_k"] == 2
     assert (run_dir / "metrics.csv").exists()
 
 

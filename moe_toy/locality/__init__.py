@@ -1,0 +1,1 @@
+"""What makes neighbouring tokens choose similar experts, beside the balance of load; one scheme a file."""

@@ -1,0 +1,1 @@
+"""A view of a Weights & Biases project that shows what our runs log."""
