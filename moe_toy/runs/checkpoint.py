@@ -17,6 +17,8 @@ from moe_toy.runs.run_directory import CHECKPOINTS, LAST, RunDirectory
 from moe_toy.runs.sharded_checkpoint import REST, check_sealed, is_sharded, read_shapes, read_weights
 
 log = logging.getLogger(__name__)
+AUTO = "auto"
+"""What `ckpt_path` says for the newest undamaged checkpoint of the run directory."""
 PREFIX = "model."
 BALANCER = "balancer."
 WAY_OUT = "give a checkpoint of train.py or the run directory that holds it"

@@ -9,12 +9,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
 from moe_toy.files.lock import lock_directory
-from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.runs.checkpoint import AUTO, Checkpoint
 from moe_toy.runs.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
-AUTO = "auto"
-"""What `ckpt_path` says for the newest undamaged checkpoint of the run directory."""
 
 
 def starting_point(ckpt_path: str | None, run: RunDirectory) -> Checkpoint | None:

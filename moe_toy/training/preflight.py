@@ -12,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from moe_toy.checks.constructors import check_constructors
 from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.runs.checkpoint import Checkpoint
-from moe_toy.runs.resume import AUTO
+from moe_toy.runs.checkpoint import AUTO, Checkpoint
 from moe_toy.training.build import build_model
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
 from moe_toy.training.devices import check_devices

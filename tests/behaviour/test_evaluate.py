@@ -232,9 +232,9 @@ def test_the_bias_of_the_run_counts(run_dir, data, tokenizer_file, tmp_path):
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(run_dir, data, tmp_path, monkeypatch):
-    from moe_toy.evaluation.checkpoint import Checkpoint
+    from moe_toy.evaluation.checkpoint import LoadedCheckpoint
 
-    observe, calls = Checkpoint.observe, []
+    observe, calls = LoadedCheckpoint.observe, []
 
     def counting(self, token_ids):
         calls.append(len(token_ids))
@@ -244,7 +244,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(run_dir, data, tmp_p
 
     overrides = [f"target.path={run_dir}", *data, *SHORT]
     whole = run(tmp_path / "whole", *overrides)
-    monkeypatch.setattr(Checkpoint, "observe", counting)
+    monkeypatch.setattr(LoadedCheckpoint, "observe", counting)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "out", *overrides)
     assert [path.name for path in (tmp_path / "out" / "traces").iterdir()] == ["fruit.safetensors"]

@@ -20,7 +20,7 @@ LINES = [
     r"finished step 2: val/loss [\d.]+, val/bits_per_byte [\d.]+, consistency/srp@16 [\d.]+, load/cv [\d.]+, "
     r"specialization/domain [\d.]+",
     r"run directory: \S+",
-    r"  (curves.png|metrics.csv|strongest_tokens.csv|config.yaml|tokenizer.json|text.json|checkpoints|wandb) +\w.*",
+    r"  (curves.png|metrics.csv|strongest_tokens.csv|config.yaml|tokenizer.json|text.json|checkpoints|wandb) +[\w`].*",
 ]
 
 

@@ -31,7 +31,7 @@ def target(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_no_run_is_told_so(tmp_path):
-    target = CheckpointTarget(path=tmp_path, device="cpu", batch_size=1)
+    target = CheckpointTarget(path=tmp_path, device="cpu", batch_size=1, options=Options())
     with pytest.raises(UserError, match=r"target.path: .* no run directory; give a checkpoint of train\.py or the run"):
         target.check()
 

@@ -10,17 +10,22 @@ METRICS = pd.DataFrame(
         "val/loss": [8.0, None, 4.0],
         "train/loss": [None, 6.0, 5.0],
         "consistency/srp@16": [0.5, None, 0.4],
+        "consistency/srp@16/domain/books": [0.5, None, 0.4],
+        "consistency/srp@16/domain/my code": [0.6, None, 0.3],
+        "specialization/domain/layer_00": [0.5, None, 0.9],
         "other": [1, 2, 3],
     }
 )
 
 
 def test_each_panel_shows_the_points_that_were_measured():
-    loss, srp, balance, _ = draw_curves(METRICS).axes
+    loss, srp, balance, _, by_domain, by_layer = draw_curves(METRICS).axes
     points = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
     assert points == {"training": [[5, 6.0], [10, 5.0]], "validation": [[0, 8.0], [10, 4.0]]}
     assert [line.get_label() for line in srp.lines] == ["16 tokens"]
     assert not balance.lines
+    assert [line.get_label() for line in by_domain.lines] == ["books", "my code"]
+    assert [line.get_label() for line in by_layer.lines] == ["layer 00"]
 
 
 def test_curves_are_saved_beside_the_numbers(tmp_path):

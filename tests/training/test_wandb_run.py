@@ -1,6 +1,7 @@
 """Weights & Biases is asked for by the config, and by `WANDB_MODE` above it; nothing stays in the environment."""
 
 import os
+from unittest.mock import MagicMock
 
 import pytest
 import wandb
@@ -15,7 +16,7 @@ def asked(monkeypatch):
 
     def init(**options):
         calls.append(options)
-        return object()
+        return MagicMock()
 
     monkeypatch.setattr(wandb, "init", init)
     return calls
