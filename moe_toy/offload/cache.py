@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from itertools import chain, cycle
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int64
 from torch import Tensor
 
 from moe_toy.offload.policies import Policy, PolicyName, new_policy
+
+Scope = Literal["model", "layer"]
+"""One cache for all layers, or one for each."""
 
 
 class Step(NamedTuple):
@@ -64,7 +68,24 @@ def once(items: Iterable[int]) -> list[int]:
     return list(seen)
 
 
-def simulate(policy: PolicyName, lookups: Sequence[Sequence[int]], capacity: int) -> Int64[np.ndarray, " lookup"]:
-    """How many items of every lookup a cache that is empty at first misses."""
-    cache = ExpertCache(capacity, new_policy(policy, [item for items in lookups for item in items]))
-    return np.array([sum(step.missed for step in cache.look_up(items)) for items in lookups], np.int64)
+def new_caches(
+    policy: PolicyName, lookups: Sequence[Sequence[int]], capacity: int, num_layers: int, scope: Scope = "model"
+) -> list[ExpertCache]:
+    """The cache of every layer, empty: one and the same, or equal shares of `capacity`. `lookups` are those to come, of
+    one layer after another, which only "belady" knows."""
+    if scope == "model":
+        return [ExpertCache(capacity, new_policy(policy, list(chain(*lookups))))] * num_layers
+    share = capacity // num_layers
+    return [
+        ExpertCache(share, new_policy(policy, list(chain(*lookups[layer::num_layers]))), first_slot=layer * share)
+        for layer in range(num_layers)
+    ]
+
+
+def simulate(
+    policy: PolicyName, lookups: Sequence[Sequence[int]], capacity: int, num_layers: int, scope: Scope = "model"
+) -> Int64[np.ndarray, " lookup"]:
+    """How many items of every lookup are missed, if caches are empty at first."""
+    caches = cycle(new_caches(policy, lookups, capacity, num_layers, scope))
+    missed = [sum(step.missed for step in cache.look_up(items)) for cache, items in zip(caches, lookups)]
+    return np.array(missed, np.int64)

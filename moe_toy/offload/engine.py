@@ -24,8 +24,8 @@ class Cost(NamedTuple):
     """Seconds in which it was decided what to load and whom to evict."""
     requests: int
     reads: int
-    waits: int
-    """How often the computation waited, for one row or several."""
+    rounds: int
+    """Reads one after another: as many as there are threads go on at once."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Account:
     management: float = 0.0
     requests: int = 0
     reads: int = 0
-    waits: int = 0
+    rounds: int = 0
 
     def now(self) -> Cost:
         return Cost(*astuple(self))
@@ -52,12 +52,11 @@ class Engine:
         view = memoryview(self.memory)
         self.buffers = [view[slot * row_bytes : (slot + 1) * row_bytes] for slot in range(num_slots)]
         self.pool = ThreadPoolExecutor(threads, "expert reader") if threads > 1 else None
-        self.account = Account()
-        self.cache_of: Callable[[int], ExpertCache]
+        self.start([])
 
-    def start(self, cache_of: Callable[[int], ExpertCache]) -> None:
-        """Begin with empty caches: `cache_of` gives that of a layer."""
-        self.cache_of, self.account = cache_of, Account()
+    def start(self, caches: Sequence[ExpertCache]) -> None:
+        """Begin with the cache of every layer, which agree with each other on who has which slots."""
+        self.caches, self.account = caches, Account()
 
     def fetch(self, layer: int, items: Sequence[int]) -> Iterator[Sequence[Step]]:
         """Different items, in parts that fit into the slots together; each part is there until the next is asked
@@ -65,14 +64,14 @@ class Engine:
         start = perf_counter()
         account = self.account
         account.requests += len(items)
-        for part in _parts(self.cache_of(layer).look_up(items)):
+        for part in _parts(self.caches[layer].look_up(items)):
             missing = [step for step in part if step.missed]
             decided = perf_counter()
             account.management += decided - start
             if missing:
                 self._read(missing)
                 account.reads += len(missing)
-                account.waits += 1
+                account.rounds += -(-len(missing) // self.threads)
                 account.stall += perf_counter() - decided
             yield part
             start = perf_counter()

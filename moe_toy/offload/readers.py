@@ -24,7 +24,7 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, row: int, buffer: memoryview) -> None:
-        """Fill the buffer, one row long and aligned to pages. Raises `UserError` where the row cannot be had."""
+        """Fill the buffer, aligned to pages and whole pages long, with a row or its beginning. Raises `UserError` where the row cannot be had."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -69,7 +69,7 @@ class HostReader(Reader):
         self.bytes = np.frombuffer(self.rows, np.uint8).reshape(store.layout.num_rows, self.row_bytes)
 
     def read(self, row: int, buffer: memoryview) -> None:
-        np.copyto(np.frombuffer(buffer, np.uint8), self.bytes[row])  # lets other threads run
+        np.copyto(np.frombuffer(buffer, np.uint8), self.bytes[row, : len(buffer)])  # lets other threads run
 
     def close(self) -> None:
         del self.bytes

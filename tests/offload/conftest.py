@@ -8,11 +8,10 @@ import torch
 
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.offload.cache import ExpertCache, lookups_of
+from moe_toy.offload.cache import lookups_of, new_caches
 from moe_toy.offload.decode import Decoded, decode
 from moe_toy.offload.engine import Account, Engine
 from moe_toy.offload.experts import offloaded
-from moe_toy.offload.policies import new_policy
 from moe_toy.offload.readers import open_reader
 from moe_toy.offload.store import Store, write_store
 from tests.model.conftest import make_config  # noqa: F401
@@ -65,14 +64,11 @@ def decode_resident(model: MoETransformer, tokens: torch.Tensor, prompt_length: 
     return decode(model, tokens, prompt_length, Account())
 
 
-def decode_offloaded(model, store, tokens, capacity, policy="lru", **options) -> Decoded:
-    """With one cache for all layers."""
-    recorded = []
-    if policy == "belady":
-        seen = decode_resident(model, tokens).expert_ids
-        recorded = [item for items in lookups_of(seen, store.layout.num_experts, PROMPT) for item in items]
+def decode_offloaded(model, store, tokens, capacity, policy="lru", scope="model", prompt_length=PROMPT, **options):
+    layout = store.layout
+    seen = decode_resident(model, tokens, prompt_length).expert_ids if policy == "belady" else None
+    lookups = [] if seen is None else lookups_of(seen, layout.num_experts, prompt_length)
     with engine_of(store, capacity, **options) as engine:
-        cache = ExpertCache(capacity, new_policy(policy, recorded))
-        engine.start(lambda layer: cache)
-        with offloaded(model, engine, store.layout):
-            return decode(model, tokens, PROMPT, engine.account)
+        engine.start(new_caches(policy, lookups, capacity, layout.num_layers, scope))
+        with offloaded(model, engine, layout):
+            return decode(model, tokens, prompt_length, engine.account)

@@ -10,10 +10,9 @@ import torch
 
 from moe_toy.errors import UserError
 from moe_toy.metrics.cache import cache_hits
-from moe_toy.offload.cache import ExpertCache, lookups_of, simulate
+from moe_toy.offload.cache import lookups_of, new_caches, simulate
 from moe_toy.offload.decode import COLUMNS, decode
 from moe_toy.offload.experts import offloaded
-from moe_toy.offload.policies import new_policy
 from moe_toy.offload.store import write_store
 from tests.offload.conftest import LENGTH, PROMPT, decode_offloaded, decode_resident, engine_of
 
@@ -67,7 +66,7 @@ def test_the_model_has_its_own_experts_back(model, store, tokens):
 def test_reads_are_the_misses_of_the_simulator(model, store, tokens, capacity, policy):
     decoded = decode_offloaded(model, store, tokens, capacity, policy)
     lookups = lookups_of(decoded.expert_ids, store.layout.num_experts, PROMPT)
-    misses = simulate(policy, lookups, capacity).reshape(-1, store.layout.num_layers).sum(1)
+    misses = simulate(policy, lookups, capacity, 2).reshape(-1, store.layout.num_layers).sum(1)
     assert decoded.costs[:, READS].tolist() == misses.tolist()
     requests = [sum(map(len, lookups[:2])), *[4] * (LENGTH - PROMPT)]
     assert decoded.costs[:, COLUMNS.index("requests")].tolist() == requests
@@ -88,7 +87,7 @@ def test_hits_are_those_of_the_metric(policy, prompt_length):
     decoding = slice(layers if prompt_length else 0, None)
     assert requests.item() == sum(map(len, lookups[decoding]))
     for capacity in range(k, layers * experts + 1):
-        missed = simulate(policy, lookups, capacity)[decoding].sum()
+        missed = simulate(policy, lookups, capacity, layers)[decoding].sum()
         assert requests.item() - missed == hits[0, 0, capacity - 1], capacity
 
 
@@ -115,20 +114,18 @@ def test_even_routing_hits_as_often_as_the_cache_is_large(policy):
     experts, seq = 16, 6000
     expert_ids = torch.rand(1, seq, experts).argsort(-1)[..., :1]
     for capacity in (4, 8, 12):
-        missed = simulate(policy, lookups_of(expert_ids, experts), capacity).mean()
+        missed = simulate(policy, lookups_of(expert_ids, experts), capacity, 1).mean()
         assert 1 - missed == pytest.approx(capacity / experts, abs=0.03)
 
 
 def test_one_cache_per_layer_is_the_metric_of_layers(model, store, tokens):
     share = 3
-    with engine_of(store, 2 * share) as engine:
-        caches = [ExpertCache(share, new_policy("lru"), first_slot=layer * share) for layer in range(2)]
-        engine.start(caches.__getitem__)
-        with offloaded(model, engine, store.layout):
-            decoded = decode(model, tokens, 1, engine.account)
+    decoded = decode_offloaded(model, store, tokens, 2 * share, scope="layer", prompt_length=1)
     assert torch.equal(decoded.logits, decode_resident(model, tokens, 1).logits)
     hits, requests = cache_hits(decoded.expert_ids[:, None], store.layout.num_experts, policy="lru", cold="miss")
     assert requests.sum() - decoded.costs[:, READS].sum() == hits[..., share - 1].sum()
+    lookups = lookups_of(decoded.expert_ids, store.layout.num_experts, 1)
+    assert decoded.costs[:, READS].sum() == simulate("lru", lookups, 2 * share, 2, "layer").sum()
 
 
 def test_a_prompt_with_more_experts_than_slots_is_read_in_parts(model, store, tokens):
@@ -143,7 +140,7 @@ def test_times_of_a_token_add_up(model, store, tokens):
     seconds, stall, management = costs[:, 0], costs[:, 1], costs[:, 2]
     assert (stall + management <= seconds).all()
     assert (stall >= 0.002 * costs[:, READS]).all()
-    assert np.array_equal(stall > 0, costs[:, COLUMNS.index("waits")] > 0)
+    assert np.array_equal(stall > 0, costs[:, COLUMNS.index("rounds")] > 0)
 
 
 def test_an_error_of_a_reader_thread_reaches_the_caller(model, store, tokens, monkeypatch):
@@ -153,8 +150,7 @@ def test_an_error_of_a_reader_thread_reaches_the_caller(model, store, tokens, mo
             raise UserError(f"cannot read expert row {row}")
 
         monkeypatch.setattr(engine.reader, "read", fail)
-        cache = ExpertCache(8, new_policy("lru"))
-        engine.start(lambda layer: cache)
+        engine.start(new_caches("lru", [], 8, 2))
         with pytest.raises(UserError, match="cannot read expert row"), offloaded(model, engine, store.layout):
             decode(model, tokens, PROMPT, engine.account)
     assert torch.equal(decode_offloaded(model, store, tokens, 4).logits, decode_resident(model, tokens).logits)
@@ -162,8 +158,7 @@ def test_an_error_of_a_reader_thread_reaches_the_caller(model, store, tokens, mo
 
 def test_a_store_that_is_cut_while_it_is_read_is_refused(model, store, tokens):
     with engine_of(store, 4) as engine:
-        cache = ExpertCache(4, new_policy("lru"))
-        engine.start(lambda layer: cache)
+        engine.start(new_caches("lru", [], 4, 2))
         with store.path.open("r+b") as file:
             file.truncate(store.num_bytes // 2)
         with pytest.raises(UserError, match="cut meanwhile"), offloaded(model, engine, store.layout):

@@ -1,0 +1,58 @@
+"""What a token takes: computation, waiting for the first byte of each round of reads, and moving bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from moe_toy.offload.cache import Step
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds of a token = compute + rounds x latency + bytes x seconds_per_byte. A round is a read, or as many at once
+    as there are threads."""
+
+    compute: float
+    latency: float
+    seconds_per_byte: float
+
+    def __call__(
+        self, rounds: Float[np.ndarray, " *token"], num_bytes: Float[np.ndarray, " *token"]
+    ) -> Float[np.ndarray, " *token"]:
+        return self.compute + rounds * self.latency + num_bytes * self.seconds_per_byte
+
+    @staticmethod
+    def fit(
+        seconds: Float[np.ndarray, " token"], rounds: Float[np.ndarray, " token"], num_bytes: Float[np.ndarray, " token"]
+    ) -> Prediction:
+        """Least squares, in which nothing takes less than no time."""
+        columns = np.stack([np.ones_like(seconds), rounds, num_bytes], 1)
+        scale = np.maximum(columns.max(0), 1)
+        kept = np.ones(3, bool)
+        while True:
+            found = np.zeros(3)
+            found[kept] = np.linalg.lstsq((columns / scale)[:, kept], seconds, rcond=None)[0]
+            if (found >= 0).all():
+                return Prediction(*(float(value) for value in found / scale))
+            kept &= found > 0
+
+
+class ForcedMisses:
+    """A cache that holds all experts and yet reads `misses` of every lookup again: what these cost, with all that goes
+    on around them, and nothing else."""
+
+    def __init__(self, misses: int) -> None:
+        self.misses = misses
+
+    def look_up(self, items: Sequence[int]) -> list[Step]:
+        return [Step(item, item, number < self.misses) for number, item in enumerate(items)]
+
+
+def points(top_k: int) -> list[tuple[int, bool]]:
+    """(misses of every lookup, whether only the first page of each row is read) to calibrate by."""
+    counts = sorted({1, max(top_k // 2, 1), top_k})
+    return [(0, False), *((count, False) for count in counts), (1, True), (top_k, True)]

@@ -1,0 +1,71 @@
+"""From what each step took to the tables of a report: one row per arm, and per arm and domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moe_toy.offload.measure import RESIDENT
+from moe_toy.offload.prediction import Prediction
+
+PERCENTILES = (50, 95, 99)
+
+
+def fit_prediction(steps: pd.DataFrame) -> Prediction:
+    """From the calibration of both passes."""
+    decoding = steps[(steps.policy == "calibration") & (steps.step > 0)]
+    means = decoding.groupby(["rounds", "bytes"], as_index=False).seconds.mean()
+    columns = (means[name].to_numpy(float) for name in ("seconds", "rounds", "bytes"))
+    return Prediction.fit(*columns)
+
+
+def decoding_table(steps: pd.DataFrame, prediction: Prediction, active: int) -> pd.DataFrame:
+    """Means over tokens, of all domains (`domain` is empty) and of each. `active`: experts of a token, all layers."""
+    steps = steps[steps.policy != "calibration"]
+    pooled = [_summarise(rows, prediction) | _names(key, None) for key, rows in steps.groupby(ARM, sort=False)]
+    single = [
+        _summarise(rows, prediction) | _names(key[:2], key[2])
+        for key, rows in steps.groupby([*ARM, "domain"], sort=False)
+    ]
+    table = pd.DataFrame(pooled + single)
+    table.insert(1, "cache_ratio", table.capacity / active)
+    return table
+
+
+ARM = ["policy", "capacity"]
+
+
+def _names(arm: tuple[Any, ...], domain: str | None) -> dict[str, Any]:
+    return {"policy": arm[0], "capacity": int(arm[1]), "domain": domain}
+
+
+def _summarise(steps: pd.DataFrame, prediction: Prediction) -> dict[str, Any]:
+    tokens, prompts = steps[steps.step > 0], steps[steps.step == 0]
+    mean = tokens.mean(numeric_only=True)
+    predicted = prediction(tokens.rounds.to_numpy(float), tokens.bytes.to_numpy(float)).mean()
+    resident = (steps.policy == RESIDENT).all()
+    return {
+        "tokens": len(tokens),
+        "tokens_per_second": 1 / mean.seconds,
+        "ms_per_token": 1000 * mean.seconds,
+        "predicted_ms": np.nan if resident else 1000 * predicted,
+        "compute_ms": 1000 * (mean.seconds - mean.stall - mean.management),
+        "stall_ms": 1000 * mean.stall,
+        "management_ms": 1000 * mean.management,
+        "hit_rate": np.nan if resident else 1 - mean.reads / mean.requests,
+        "simulated_hit_rate": np.nan if resident else 1 - mean.simulated_reads / mean.requests,
+        "reads_per_token": mean.reads,
+        "bytes_per_token": mean.bytes,
+        **{f"p{p}_ms": 1000 * np.percentile(tokens.seconds, p) for p in PERCENTILES},
+        "prefill_ms": 1000 * prompts.seconds.mean(),
+        "prefill_bytes": prompts.bytes.mean(),
+    }
+
+
+def prediction_errors(table: pd.DataFrame) -> dict[str, float]:
+    """Median and worst of |predicted / measured - 1| over arms, none of which was calibrated on."""
+    arms = table[table.domain.isna() & table.predicted_ms.notna()]
+    errors = (arms.predicted_ms / arms.ms_per_token - 1).abs()
+    return {"median": float(errors.median()), "worst": float(errors.max())}
