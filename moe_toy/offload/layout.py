@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from moe_toy.model.config import ModelConfig
+
 PAGE = 4096
 """Bytes that rows and their places are a multiple of, which reads past the page cache ask for."""
 LINE = 64
@@ -26,6 +28,16 @@ class Layout:
     hidden_size: int
     expert_hidden_size: int
     dtype: DType
+
+    @staticmethod
+    def of(config: ModelConfig, dtype: DType) -> Layout:
+        return Layout(
+            num_layers=len(config.moe_layers),
+            num_experts=config.moe.num_experts,
+            hidden_size=config.hidden_size,
+            expert_hidden_size=config.expert_hidden_size,
+            dtype=dtype,
+        )
 
     @property
     def num_rows(self) -> int:

@@ -21,20 +21,21 @@ from moe_toy.offload.cache import lookups_of, new_caches, simulate
 from moe_toy.offload.decode import COLUMNS, Decoded, decode
 from moe_toy.offload.engine import Account, Engine
 from moe_toy.offload.experts import offloaded
-from moe_toy.offload.layout import DTYPES, PAGE
+from moe_toy.offload.layout import DTYPES, PAGE, Layout
 from moe_toy.offload.prediction import ForcedMisses, points
 from moe_toy.offload.readers import open_reader
 from moe_toy.offload.settings import Arm, OffloadSettings
-from moe_toy.offload.store import Store, layout_of, open_store, write_store
+from moe_toy.offload.store import Store, open_store, write_store
 
 log = logging.getLogger(__name__)
 STORE = "experts.bin"
-RESIDENT = "resident"
+RESIDENT, CALIBRATION = "resident", "calibration"
+"""Stand for a policy in the tables."""
 PASSES = 2
 """There and back: what drifts meets all arms alike."""
 
 
-class Sequence_(NamedTuple):
+class Text(NamedTuple):
     domain: str
     number: int
     token_ids: Int[Tensor, " seq"]
@@ -58,10 +59,10 @@ class Measurement:
     ) -> None:
         self.model = model.eval().to(DTYPES[settings.dtype])
         self.settings, self.folder = settings, folder
-        self.layout = layout_of(model, settings.dtype)
+        self.layout = Layout.of(model.config, settings.dtype)
         self.arms = settings.arms(self.layout.num_layers, self.layout.num_experts, model.config.moe.top_k)
         self.sequences = [
-            Sequence_(domain, number, block[: settings.num_tokens])
+            Text(domain, number, block[: settings.num_tokens])
             for domain, blocks in texts.items()
             for number, block in enumerate(blocks[: settings.samples_per_domain])
         ]
@@ -71,7 +72,7 @@ class Measurement:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.store = self._store()
         self.expected = [self._decode_resident(sequence) for sequence in self.sequences]
-        cells = [Cell("calibration", self._calibrate), Cell(RESIDENT, self._run_resident)]
+        cells = [Cell(CALIBRATION, self._calibrate), Cell(RESIDENT, self._run_resident)]
         cells += [Cell(str(arm), lambda arm=arm: self._run_arm(arm)) for arm in self.arms]
         order = [(number, cell) for number in range(PASSES) for cell in cells[:: 1 - 2 * (number % 2)]]
         parts = []
@@ -93,7 +94,7 @@ class Measurement:
                 table.to_parquet(part, index=False)
         return pd.read_parquet(path)
 
-    def _decode_resident(self, sequence: Sequence_) -> Decoded:
+    def _decode_resident(self, sequence: Text) -> Decoded:
         return decode(self.model, sequence.token_ids, self.settings.prompt_length, Account())
 
     def _run_resident(self) -> pd.DataFrame:
@@ -128,14 +129,14 @@ class Measurement:
                     decoded = decode(self.model, sequence.token_ids, self.settings.prompt_length, engine.account)
                     row_bytes = PAGE if only_page else self.layout.row_bytes
                     parts.append(self._rows(sequence, decoded, row_bytes))
-        return pd.concat(parts).assign(policy="calibration", capacity=self.layout.num_rows)
+        return pd.concat(parts).assign(policy=CALIBRATION, capacity=self.layout.num_rows)
 
     def _engine(self, num_slots: int) -> Engine:
         settings = self.settings
         reader = open_reader(self.store, settings.store, settings.delay_ms / 1000)
         return Engine(reader, row_bytes=self.layout.row_bytes, num_slots=num_slots, threads=settings.threads)
 
-    def _rows(self, sequence: Sequence_, decoded: Decoded, row_bytes: int | None = None) -> pd.DataFrame:
+    def _rows(self, sequence: Text, decoded: Decoded, row_bytes: int | None = None) -> pd.DataFrame:
         table = pd.DataFrame(decoded.costs, columns=list(COLUMNS))
         table = table.assign(domain=sequence.domain, sequence=sequence.number, step=np.arange(len(table)))
         return table.assign(bytes=table.reads * (row_bytes or self.layout.row_bytes))

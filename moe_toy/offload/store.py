@@ -38,17 +38,6 @@ class Store:
         return PAGE + row * self.layout.row_bytes
 
 
-def layout_of(model: MoETransformer, dtype: DType) -> Layout:
-    config = model.config
-    return Layout(
-        num_layers=len(config.moe_layers),
-        num_experts=config.moe.num_experts,
-        hidden_size=config.hidden_size,
-        expert_hidden_size=config.expert_hidden_size,
-        dtype=dtype,
-    )
-
-
 def rows_of(model: MoETransformer, layout: Layout) -> Iterator[memoryview]:
     """The row of every expert, in order; each is overwritten by the next."""
     row = mmap.mmap(-1, layout.row_bytes)
@@ -64,7 +53,7 @@ def rows_of(model: MoETransformer, layout: Layout) -> Iterator[memoryview]:
 
 def write_store(model: MoETransformer, path: Path, dtype: DType) -> Store:
     """Write the experts of a model. The file appears whole or not at all."""
-    layout = layout_of(model, dtype)
+    layout = Layout.of(model.config, dtype)
     digest = _digest(layout)
     with save_atomically(path) as part, part.open("wb") as file:
         file.seek(PAGE)
@@ -102,7 +91,7 @@ def open_store(path: Path, model: MoETransformer | None = None) -> Store:
 
 def digest_of(model: MoETransformer, dtype: DType) -> str:
     """The digest of the store that a model would have."""
-    layout = layout_of(model, dtype)
+    layout = Layout.of(model.config, dtype)
     digest = _digest(layout)
     for row in rows_of(model, layout):
         digest.update(row)

@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
+import platform
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from moe_toy.offload.measure import RESIDENT
+from moe_toy.offload.measure import CALIBRATION, RESIDENT, Measurement
 from moe_toy.offload.prediction import Prediction
 
+ARM = ["policy", "capacity"]
 PERCENTILES = (50, 95, 99)
+
+
+PLACES = {
+    "disk": "on a disk, read past the page cache (O_DIRECT)",
+    "page_cache": "in a file that the page cache of the system holds",
+    "host": "in memory that nothing computes from",
+}
+
+
+def tables_of(measurement: Measurement) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Run it: `offload` (one row per arm, and per arm and domain), `offload_steps` (one per token), and what holds for
+    all of them."""
+    steps = measurement.run()
+    layout, config = measurement.layout, measurement.model.config
+    prediction = fit_prediction(steps)
+    table = decoding_table(steps, prediction, layout.num_layers * config.moe.top_k)
+    facts = measurement.settings.as_json() | {
+        "place": PLACES[measurement.settings.store],
+        "processor": processor(),
+        "cpu_threads": torch.get_num_threads(),
+        "row_bytes": layout.row_bytes,
+        "num_rows": layout.num_rows,
+        "calibration": {
+            "compute_ms": 1000 * prediction.compute,
+            "latency_ms": 1000 * prediction.latency,
+            "gigabytes_per_second": 1e-9 / prediction.seconds_per_byte if prediction.seconds_per_byte else None,
+        },
+        "prediction_error": prediction_errors(table),
+    }
+    return {"offload": table, "offload_steps": steps}, facts
+
+
+def processor() -> str:
+    """As the system calls it."""
+    try:
+        named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        named = None
+    return named[1].strip() if named else platform.machine()
 
 
 def fit_prediction(steps: pd.DataFrame) -> Prediction:
     """From the calibration of both passes."""
-    decoding = steps[(steps.policy == "calibration") & (steps.step > 0)]
+    decoding = steps[(steps.policy == CALIBRATION) & (steps.step > 0)]
     means = decoding.groupby(["rounds", "bytes"], as_index=False).seconds.mean()
     columns = (means[name].to_numpy(float) for name in ("seconds", "rounds", "bytes"))
     return Prediction.fit(*columns)
@@ -23,7 +67,7 @@ def fit_prediction(steps: pd.DataFrame) -> Prediction:
 
 def decoding_table(steps: pd.DataFrame, prediction: Prediction, active: int) -> pd.DataFrame:
     """Means over tokens, of all domains (`domain` is empty) and of each. `active`: experts of a token, all layers."""
-    steps = steps[steps.policy != "calibration"]
+    steps = steps[steps.policy != CALIBRATION]
     pooled = [_summarise(rows, prediction) | _names(key, None) for key, rows in steps.groupby(ARM, sort=False)]
     single = [
         _summarise(rows, prediction) | _names(key[:2], key[2])
@@ -32,9 +76,6 @@ def decoding_table(steps: pd.DataFrame, prediction: Prediction, active: int) -> 
     table = pd.DataFrame(pooled + single)
     table.insert(1, "cache_ratio", table.capacity / active)
     return table
-
-
-ARM = ["policy", "capacity"]
 
 
 def _names(arm: tuple[Any, ...], domain: str | None) -> dict[str, Any]:
