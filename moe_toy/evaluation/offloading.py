@@ -61,9 +61,7 @@ class Offloading:
                 "or offload=page_cache"
             )
 
-    def run(
-        self, results: Results, load: Callable[[], MoETransformer], samples: Samples, out_dir: Path
-    ) -> Results:
+    def run(self, results: Results, load: Callable[[], MoETransformer], samples: Samples, out_dir: Path) -> Results:
         """Results with the tables `offload` and `offload_steps` and `summary["offload"]`; as they are where they have
         these."""
         if FOLDER in results.summary:

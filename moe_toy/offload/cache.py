@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import chain, cycle
 from typing import Literal, NamedTuple
@@ -24,7 +25,13 @@ class Step(NamedTuple):
     missed: bool
 
 
-class ExpertCache:
+class Cache(ABC):
+    @abstractmethod
+    def look_up(self, items: Sequence[int]) -> list[Step]:
+        """Different items that are needed together, best first."""
+
+
+class ExpertCache(Cache):
     """`capacity` slots for items, which are experts of any layer."""
 
     def __init__(self, capacity: int, policy: Policy, first_slot: int = 0) -> None:
@@ -35,7 +42,7 @@ class ExpertCache:
         self.free = list(range(first_slot + capacity - 1, first_slot - 1, -1))
 
     def look_up(self, items: Sequence[int]) -> list[Step]:
-        """Different items that are needed together, best first: none evicts another as long as they fit."""
+        """None of the items evicts another as long as they fit."""
         slots, policy, steps, kept = self.slots, self.policy, [], set(items)
         for item in items:
             slot = slots.get(item)
@@ -87,5 +94,5 @@ def simulate(
 ) -> Int64[np.ndarray, " lookup"]:
     """How many items of every lookup are missed, if caches are empty at first."""
     caches = cycle(new_caches(policy, lookups, capacity, num_layers, scope))
-    missed = [sum(step.missed for step in cache.look_up(items)) for cache, items in zip(caches, lookups)]
+    missed = [sum(step.missed for step in cache.look_up(items)) for cache, items in zip(caches, lookups, strict=False)]
     return np.array(missed, np.int64)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from moe_toy.offload.cache import ExpertCache, Step
+from moe_toy.offload.cache import Cache, Step
 from moe_toy.offload.readers import Reader
 
 
@@ -54,7 +54,7 @@ class Engine:
         self.pool = ThreadPoolExecutor(threads, "expert reader") if threads > 1 else None
         self.start([])
 
-    def start(self, caches: Sequence[ExpertCache]) -> None:
+    def start(self, caches: Sequence[Cache]) -> None:
         """Begin with the cache of every layer, which agree with each other on who has which slots."""
         self.caches, self.account = caches, Account()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from moe_toy.offload.cache import Step
+from moe_toy.offload.cache import Cache, Step
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Prediction:
 
     @staticmethod
     def fit(
-        seconds: Float[np.ndarray, " token"], rounds: Float[np.ndarray, " token"], num_bytes: Float[np.ndarray, " token"]
+        seconds: Float[np.ndarray, " token"],
+        rounds: Float[np.ndarray, " token"],
+        num_bytes: Float[np.ndarray, " token"],
     ) -> Prediction:
         """Least squares, in which nothing takes less than no time."""
         columns = np.stack([np.ones_like(seconds), rounds, num_bytes], 1)
         scale = np.maximum(columns.max(0), 1)
-        kept = np.ones(3, bool)
+        kept = np.array([True, True, np.linalg.matrix_rank(columns / scale) == 3])  # else bytes go with rounds
         while True:
             found = np.zeros(3)
             found[kept] = np.linalg.lstsq((columns / scale)[:, kept], seconds, rcond=None)[0]
@@ -41,7 +43,7 @@ class Prediction:
             kept &= found > 0
 
 
-class ForcedMisses:
+class ForcedMisses(Cache):
     """A cache that holds all experts and yet reads `misses` of every lookup again: what these cost, with all that goes
     on around them, and nothing else."""
 

@@ -24,7 +24,8 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, row: int, buffer: memoryview) -> None:
-        """Fill the buffer, aligned to pages and whole pages long, with a row or its beginning. Raises `UserError` where the row cannot be had."""
+        """Fill the buffer, aligned to pages and whole pages long, with a row or its beginning. Raises `UserError` where
+        that cannot be had."""
 
     @abstractmethod
     def close(self) -> None: ...

@@ -49,13 +49,17 @@ def measured_section(results: Results) -> Section | None:
         "before the token goes on. A cache ratio of 1 holds as many experts as a token activates in all layers.",
         figures(shown) + html_table(_shown(table)),
         f"{facts['prompt_length']} tokens are read at once (the prompt, timed apart) and {facts['decode_length']} "
-        f"decoded one by one, {facts['samples_per_domain']} sequences of each domain, caches empty before each; every "
-        "arm decodes the same tokens and gives the logits of the resident model to the bit, and all run there and back "
-        f"again. {facts['num_rows']} experts of {facts['row_bytes'] / 1024:.0f} KiB ({facts['dtype']}), "
-        f"{facts['threads']} reader threads, {facts['cpu_threads']} computing, on {facts['processor']}. "
+        f"decoded one by one, {_count(facts['samples_per_domain'], 'sequence')} of each domain, caches empty before "
+        "each; every arm decodes the same tokens and gives the logits of the resident model to the bit, and all run "
+        f"there and back again. {facts['num_rows']} experts of {facts['row_bytes'] / 1024:.0f} KiB ({facts['dtype']}), "
+        f"{_count(facts['threads'], 'reader thread')}, {facts['cpu_threads']} computing, on {facts['processor']}. "
         f"{_calibration(facts)} The prediction is off by {100 * error['median']:.0f} % in the median arm and "
         f"{100 * error['worst']:.0f} % in the worst.",
     )
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def _calibration(facts: dict) -> str:

@@ -64,7 +64,7 @@ def decode_resident(model: MoETransformer, tokens: torch.Tensor, prompt_length: 
     return decode(model, tokens, prompt_length, Account())
 
 
-def decode_offloaded(model, store, tokens, capacity, policy="lru", scope="model", prompt_length=PROMPT, **options):
+def decode_offloaded(model, store, tokens, capacity, policy="lru", *, scope="model", prompt_length=PROMPT, **options):
     layout = store.layout
     seen = decode_resident(model, tokens, prompt_length).expert_ids if policy == "belady" else None
     lookups = [] if seen is None else lookups_of(seen, layout.num_experts, prompt_length)
