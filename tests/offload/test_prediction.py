@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe_toy.offload import decode, engine, readers
 from moe_toy.offload.measure import Measurement
 from moe_toy.offload.prediction import ForcedMisses, Prediction
 from moe_toy.offload.settings import OffloadSettings
@@ -42,14 +43,32 @@ def test_forced_misses_read_what_is_there_again():
     assert [tuple(step) for step in steps] == [(5, 5, True), (3, 3, False)]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_five_milliseconds_a_miss_are_predicted(model, tmp_path, threads):
-    settings = OffloadSettings(**SETTINGS | {"delay_ms": 5.0, "threads": threads})
+class Clock:
+    """Stands still but for sleeping, and for a tenth of a millisecond whenever somebody looks at it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def look(self) -> float:
+        self.now += 1e-4
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_five_milliseconds_a_miss_are_predicted(make_model, tmp_path, monkeypatch):
+    """By a clock that no other process disturbs."""
+    clock = Clock()
+    for module in (decode, engine):
+        monkeypatch.setattr(module, "perf_counter", clock.look)
+    monkeypatch.setattr(readers.time, "sleep", clock.sleep)
     torch.manual_seed(2)
-    texts = {"text": [torch.randint(50, (16,))]}
-    steps = Measurement(model, texts, settings, tmp_path).run()
+    texts = {"text": [torch.randint(50, (28,))]}
+    settings = OffloadSettings(**SETTINGS | {"delay_ms": 5.0, "decode_length": 20})
+    steps = Measurement(make_model(num_layers=3, hidden_size=32), texts, settings, tmp_path).run()
     prediction = fit_prediction(steps)
-    print(prediction, prediction_errors(decoding_table(steps, prediction, active=4)))
-    table = decoding_table(steps, prediction, active=4)
-    assert table[table.domain.isna() & (table.capacity == 4)].reads_per_token.gt(0.2).all()
+    assert prediction.latency + 4096 * prediction.seconds_per_byte == pytest.approx(5e-3, rel=0.1)
+    table = decoding_table(steps, prediction, active=6)
+    assert table[table.domain.isna() & (table.capacity == 6)].reads_per_token.gt(0.2).all()
     assert prediction_errors(table)["worst"] < 0.05
