@@ -5,8 +5,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from moe_toy.checks.mistakes import report_job_errors
 from moe_toy.command_line.entry import run_app
-from moe_toy.command_line.mistakes import report_job_errors
 from moe_toy.sweep.run_arm import run_arm
 
 CONF = Path(__file__).parent / "conf"

@@ -4,7 +4,6 @@ from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 Item = TypeVar("Item")
 
@@ -20,6 +19,10 @@ def sum_over_ranks(x: Tensor) -> Tensor:
 
 def part_of_this_rank(x: Tensor) -> Tensor:
     """The shard of a sharded tensor; `x` itself where it is whole."""
+    if not _is_distributed():
+        return x
+    from torch.distributed.tensor import DTensor  # half a second
+
     return x.to_local() if isinstance(x, DTensor) else x
 
 

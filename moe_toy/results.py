@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
 from moe_toy.files.csv_tables import write_csv
+from moe_toy.files.reading import UnreadableError, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,13 +75,17 @@ class Results:
 
         path, tables = folder / SUMMARY, {}
         try:
-            summary = json.loads(path.read_text())
+            with reading(path):
+                summary = json.loads(path.read_text())
             if not isinstance(summary, dict):
                 raise ValueError("it holds no keys with values")
             for path in sorted((folder / "tables").glob("*.parquet")):
-                tables[path.stem] = pd.read_parquet(path)
+                with reading(path):
+                    tables[path.stem] = pd.read_parquet(path)
         except FileNotFoundError:
             raise UserError(f"{folder} holds no finished evaluation; run evaluate.py with out_dir={folder}") from None
+        except UnreadableError:
+            raise
         except (ValueError, OSError) as error:  # what json and pyarrow raise on damage
             raise UserError(
                 f"{path} is damaged ({' '.join(str(error).split())}); evaluate again, to another out_dir"

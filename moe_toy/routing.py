@@ -6,6 +6,7 @@ Axis names used in every signature: batch seq token hidden head expert k layer v
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -101,10 +102,10 @@ class RoutingTrace:
 
 
 class DomainNumbers:
-    """One numbering of the domains of many traces, each of which numbers its own."""
+    """One numbering of the domains of many traces, each of which numbers its own. `names` are known beforehand."""
 
-    def __init__(self) -> None:
-        self.names: list[str | int] = []
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names: list[str | int] = list(names)
         """By number; a domain without a name goes by the number that its trace gave it."""
 
     def common(self, trace: RoutingTrace) -> RoutingTrace:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torchmetrics import Metric
 
 from moe_toy.callbacks.base import RoutingCallback, Subject
@@ -23,7 +23,11 @@ class CacheCallback(RoutingCallback):
     """
 
     def __init__(
-        self, *, segment_length: PositiveInt, cache_ratios: Mapping[Policy, Sequence[float]], sample_stride: PositiveInt
+        self,
+        *,
+        segment_length: PositiveInt,
+        cache_ratios: Mapping[Policy, Sequence[PositiveFloat]],
+        sample_stride: PositiveInt,
     ) -> None:
         super().__init__()
         self.segment_length, self.sample_stride = segment_length, sample_stride

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import PositiveInt
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -15,7 +16,7 @@ class SegmentConsistencyCallback(RoutingCallback):
     """Logs `consistency/srp@{m}` for every segment length m; for those in `detailed`, also per layer and per domain,
     and a histogram over experts."""
 
-    def __init__(self, *, segment_lengths: Sequence[int], detailed: Sequence[int]) -> None:
+    def __init__(self, *, segment_lengths: Sequence[PositiveInt], detailed: Sequence[PositiveInt]) -> None:
         super().__init__()
         self.segment_lengths, self.detailed = tuple(segment_lengths), tuple(detailed)
 

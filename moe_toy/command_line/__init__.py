@@ -1,1 +1,1 @@
-"""The common part of the entry points: mistakes told in one line, quoting, the checks of constructors."""
+"""The common part of `train.py` and `evaluate.py`: quoting, and jobs before they start."""

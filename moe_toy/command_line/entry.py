@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from moe_toy.command_line.mistakes import known_keys, report_user_errors
+from moe_toy.checks.mistakes import known_keys, report_user_errors
 from moe_toy.errors import UserError
 
 PLAIN = re.compile(r"[\w/\\+.$%*@?|: \t-]*", re.ASCII)  # what Hydra's grammar reads without quotes

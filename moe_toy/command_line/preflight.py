@@ -12,7 +12,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from moe_toy.command_line.mistakes import report_user_errors
+from moe_toy.checks.mistakes import report_user_errors
 
 EXIT_BUG = 1
 UNDECIDED = "not yet known"

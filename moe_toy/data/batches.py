@@ -86,7 +86,7 @@ def collate(samples: list[tuple[Tensor, int]]) -> TokenBatch:
     return TokenBatch(torch.stack(sequences), torch.tensor(domains))
 
 
-def outlast_signals(worker: int) -> None:
+def ignore_stop_signals(worker: int) -> None:
     """Begin a data worker: a signal to all processes, as Ctrl-C is, must not end it before the run is saved."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

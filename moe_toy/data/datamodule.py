@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 import torch
 from jaxtyping import Int
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,7 +22,7 @@ from moe_toy.data.batches import (
     TrainingSampler,
     collate,
     even_batches,
-    outlast_signals,
+    ignore_stop_signals,
     workers,
 )
 from moe_toy.data.domains import Split, TextSource, data_root
@@ -33,6 +34,8 @@ from moe_toy.errors import UserError
 from moe_toy.routing import TokenBatch
 
 log = logging.getLogger(__name__)
+Tokens = Annotated[int, Field(ge=2)]
+"""Of a sequence: one that is read and one that is predicted, at least."""
 
 
 class DomainDataModule(lightning.LightningDataModule):
@@ -52,31 +55,19 @@ class DomainDataModule(lightning.LightningDataModule):
         source: TextSource,
         domains: Sequence[str] | None,
         tokenizer: str | None,
-        tokenizer_sample_bytes: int,
+        tokenizer_sample_bytes: PositiveInt,
         vocab_size: int,
-        sequence_length: int,
-        batch_size: int,
-        validation_length: int,
-        validation_samples: int,
-        validation_batch_size: int,
+        sequence_length: Tokens,
+        batch_size: PositiveInt,
+        validation_length: Tokens,
+        validation_samples: PositiveInt,
+        validation_batch_size: PositiveInt,
         weights: Mapping[str, float] | None,
-        seed: int,
+        seed: NonNegativeInt,
         root: str | Path | None,
-        num_workers: int,
+        num_workers: NonNegativeInt,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("sequence_length", sequence_length, 2),
-            ("validation_length", validation_length, 2),
-            ("batch_size", batch_size, 1),
-            ("validation_batch_size", validation_batch_size, 1),
-            ("validation_samples", validation_samples, 1),
-            ("tokenizer_sample_bytes", tokenizer_sample_bytes, 1),
-            ("num_workers", num_workers, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"data.{name}={value} is too small; give at least {least}")
         self.source = source if domains is None else source.select(domains)
         self.vocab_size = vocab_size
         self.sequence_length = sequence_length
@@ -175,7 +166,7 @@ class DomainDataModule(lightning.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=collate,
-            worker_init_fn=outlast_signals,
+            worker_init_fn=ignore_stop_signals,
             **workers(num_workers),
         )
 
@@ -185,7 +176,7 @@ class DomainDataModule(lightning.LightningDataModule):
             self._validation,
             batch_sampler=batches[self._rank :: self._num_ranks],
             collate_fn=collate,
-            worker_init_fn=outlast_signals,
+            worker_init_fn=ignore_stop_signals,
             **workers(self.num_workers),
         )
 

@@ -13,12 +13,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
 
 from moe_toy.data.readers import FILE_TYPES, check_file, file_type, read_documents
 from moe_toy.errors import UserError
+from moe_toy.files.reading import reading
 
 Split = Literal["train", "validation"]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -86,11 +90,9 @@ class FileDomains(TextSource):
         self,
         *,
         path: str | Path | None,
-        validation_fraction: float,
-        max_characters: int,
+        validation_fraction: Fraction,
+        max_characters: PositiveInt,
     ) -> None:
-        if not 0 < validation_fraction < 1:
-            raise UserError(f"data.source.validation_fraction={validation_fraction} must lie between 0 and 1")
         self.path = Path(path).expanduser() if path is not None else None
         self.validation_fraction = validation_fraction
         self.max_characters = max_characters
@@ -153,7 +155,9 @@ class FileDomains(TextSource):
 
 def _files_by_domain(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
-    for path in sorted(_walk(folder)):
+    with reading(folder):
+        found = sorted(_walk(folder))
+    for path in found:
         relative = path.relative_to(folder)
         if file_type(path) not in FILE_TYPES:
             raise UserError(f"{path}: unknown file type {path.suffix!r}; use {', '.join(FILE_TYPES)} or move it away")
@@ -169,7 +173,7 @@ def _files_by_domain(folder: Path) -> dict[str, list[Path]]:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Every file below a folder that is not hidden, through links as well."""
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         above = {Path(place).resolve(), *Path(place).resolve().parents}
         for name in [*folders, *names]:
             path = Path(place) / name
@@ -184,6 +188,11 @@ def _walk(folder: Path) -> Iterator[Path]:
                 raise UserError(f"{path} is a link to a folder that holds it; remove it")
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place) / name for name in names if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would be left out in silence."""
+    raise error
 
 
 def _refuse_splits_as_domains(folder: Path, files: dict[str, list[Path]]) -> None:
@@ -217,11 +226,8 @@ def _state(path: Path) -> tuple[int, ...]:
 @lru_cache(maxsize=100_000)
 def _content_digest(path: Path, *state: int) -> str:
     """Read once in a process (about a gigabyte a second), which costs less than the look at the encoding."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); make it readable or move it away") from error
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(text: str) -> str:

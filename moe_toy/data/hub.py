@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import PositiveInt
 
-from moe_toy.data.domains import SPLITS, Split, TextSource, data_root, digest, files_fingerprint, is_validation
+from moe_toy.data.domains import (
+    SPLITS,
+    Fraction,
+    Split,
+    TextSource,
+    data_root,
+    digest,
+    files_fingerprint,
+    is_validation,
+)
 from moe_toy.data.readers import read_parquet
 from moe_toy.errors import UserError
 
@@ -31,12 +41,10 @@ class HubDomains(TextSource):
         root: str | Path | None,
         datasets: Mapping[str, Mapping[str, Any]],
         text_column: str,
-        max_documents: int | None,
-        max_bytes: int | None,
-        validation_fraction: float,
+        max_documents: PositiveInt | None,
+        max_bytes: PositiveInt | None,
+        validation_fraction: Fraction,
     ) -> None:
-        if not 0 < validation_fraction < 1:
-            raise UserError(f"data.source.validation_fraction={validation_fraction} must lie between 0 and 1")
         self.domains = tuple(datasets)
         self.datasets = {domain: dict(arguments) for domain, arguments in datasets.items()}
         self.text_column = text_column

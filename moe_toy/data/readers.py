@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from moe_toy.errors import UserError
+from moe_toy.files.reading import UnreadableError, reading
 
 FILE_TYPES = (".txt", ".jsonl", ".parquet")
 LONGEST_LINE = 64 * 2**20  # bytes; a line is held in memory as a whole
@@ -50,7 +51,7 @@ def _whole_rows(path: Path) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with reading(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS, columns=["text"]):
                 for value in batch.column(0):
                     if text := value.as_py():
@@ -90,7 +91,7 @@ def _pieces(lines: Iterable[str], max_characters: int) -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     offset = 0
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         while line := file.readline(LONGEST_LINE + 1):
             if len(line) > LONGEST_LINE:
                 raise UserError(f"{path}: the line at byte {offset} has more than {LONGEST_LINE} bytes; break it up")
@@ -110,8 +111,11 @@ def _check_parquet(path: Path) -> None:
     import pyarrow.parquet as pq
 
     try:
-        schema = pq.read_schema(path)
+        with reading(path):
+            schema = pq.read_schema(path)
         columns = schema.names
+    except UnreadableError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} is not a parquet file ({str(error).splitlines()[0]}); write it again") from None
     if "text" not in columns:

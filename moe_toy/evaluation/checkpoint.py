@@ -31,6 +31,7 @@ from moe_toy.evaluation.target import (
     file_state,
     in_eval_mode,
 )
+from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
@@ -166,7 +167,10 @@ class CheckpointTarget(ModelTarget):
         if not path.is_file():
             return {}
         try:
-            config = yaml.safe_load(path.read_text())
+            with reading(path):
+                config = yaml.safe_load(path.read_text())
+        except UnreadableError:
+            raise
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); mend or remove it") from error
         if not isinstance(config, dict):

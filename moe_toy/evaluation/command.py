@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> None:
 
         torch.set_num_threads(cfg.threads)
     folder = OutputFolder(Path(cfg.out_dir))
-    with folder.alone():
+    with folder.lock():
         target = target_of(cfg)
         _built.clear()
         results = target.run(folder.path)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from moe_toy.metrics.activation import SEGMENT_LENGTH
 from moe_toy.metrics.agreement import correlations, r_of, sch_with_caches, srp_with_sch
-
-EXPERT_LENGTH = 16
-"""The segment length at which experts are compared."""
 
 
 def correlation_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -23,9 +21,9 @@ def correlation_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _srp_with_specialization(srp: pd.DataFrame, specialization: pd.DataFrame) -> pd.DataFrame:
-    srp = srp[(srp.level == "expert") & srp.domain.isna() & (srp.segment_length == EXPERT_LENGTH)]
+    srp = srp[(srp.level == "expert") & srp.domain.isna() & (srp.segment_length == SEGMENT_LENGTH)]
     rows = []
     for kind, part in specialization.groupby("kind", sort=False):
         both = srp.merge(part, on=["layer", "expert"])
-        rows.append(("srp", kind, EXPERT_LENGTH, float("nan"), *r_of(both.srp, both.value)))
+        rows.append(("srp", kind, SEGMENT_LENGTH, float("nan"), *r_of(both.srp, both.value)))
     return pd.DataFrame(rows, columns=["x", "y", "segment_length", "cache_ratio", "r", "rows"])

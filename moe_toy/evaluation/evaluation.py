@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Subject:
     """The trace files of the target, of which it may write some to the folder; those that are there are kept."""
     tokenizer: Tokenizer | None
     """None where the text of tokens is unknown."""
+    domains: Sequence[str] = ()
+    """Those of all trace files, where they are known before the files are there."""
     data: dict[str, Any] | None = None
     """Identity of the text that was read; None where routing was recorded elsewhere."""
     text: dict[str, str] | None = None
@@ -55,12 +57,12 @@ class Evaluation:
     def run(self, subject: Subject, out_dir: Path) -> Results:
         """Measure, unless the folder holds the same results already, and recommend a cache."""
         folder, options = OutputFolder(out_dir), self.options
-        folder.claim(_identity(subject))
+        folder.write_identity(_identity(subject))
         name = options.name or subject.name
         if finished := self._finished(out_dir):
             log.info("%s is measured already", out_dir)
             return recommend(replace(finished, summary=finished.summary | {"name": name}), **options.device)
-        recording = Recording(subject.record(folder.traces))
+        recording = Recording(subject.record(folder.traces), subject.domains)
         about = {"name": name, "target": subject.kind, "source": subject.source, "text": subject.text}
         kept: list[RoutingTrace] = []
         keep = {"keep": kept.append} if options.save_trace else {}

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from moe_toy.metrics.activation import SEGMENT_LENGTH
 from moe_toy.metrics.coactivation import CoActivation
 from moe_toy.metrics.load_balance import expert_counts
 from moe_toy.metrics.positions import PositionSRP
@@ -18,8 +19,6 @@ from moe_toy.routing import RoutingTrace
 
 MOST_PAIRS = 20
 """Pairs of a layer that are kept."""
-POSITION_LENGTH = 16
-"""Segment length of SRP by position, as in the paper."""
 BELONGS = 2.0
 """An expert belongs to a domain that has this many times its share of the expert's tokens."""
 
@@ -68,12 +67,12 @@ class PositionTable(TableMaker):
 
     @cached_property
     def metric(self) -> PositionSRP | None:
-        if self.seq_len < POSITION_LENGTH:
+        if self.seq_len < SEGMENT_LENGTH:
             return None
-        return PositionSRP(**self.sizes, seq_len=self.seq_len, segment_length=POSITION_LENGTH)
+        return PositionSRP(**self.sizes, seq_len=self.seq_len, segment_length=SEGMENT_LENGTH)
 
     def memory(self, num_domains: int) -> int:
-        return 8 * num_domains * self.sizes["num_layers"] * self.seq_len * (POSITION_LENGTH + 1)
+        return 8 * num_domains * self.sizes["num_layers"] * self.seq_len * (SEGMENT_LENGTH + 1)
 
     def update(self, trace: RoutingTrace) -> None:
         self.of_one_length &= trace.sequence_length == self.seq_len
@@ -85,7 +84,7 @@ class PositionTable(TableMaker):
         if self.metric is None or not self.of_one_length:
             return {}
         scores = self.metric.compute()
-        columns = {"position": scores.center.numpy(), "segment_length": POSITION_LENGTH}
+        columns = {"position": scores.center.numpy(), "segment_length": SEGMENT_LENGTH}
         return {"positions": pd.DataFrame(columns | {"srp": scores.model.srp.numpy()})}
 
 

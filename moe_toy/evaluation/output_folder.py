@@ -12,6 +12,7 @@ from typing import Any
 from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
 from moe_toy.files.lock import LOCK, lock_directory
+from moe_toy.files.reading import UnreadableError, reading
 
 IDENTITY = "evaluation.json"
 PART = f"{IDENTITY}.part"
@@ -26,7 +27,7 @@ class OutputFolder:
         self.traces = path / TRACES
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Refuse a second process in the folder."""
         self.path.mkdir(parents=True, exist_ok=True)
         refusal = f"out_dir: another process is evaluating into {self.path}"
@@ -40,7 +41,10 @@ class OutputFolder:
         if not self.path.exists() or {file.name for file in self.path.iterdir()} <= {LOCK, PART}:
             return
         try:
-            held = json.loads((self.path / IDENTITY).read_text())
+            with reading(self.path / IDENTITY):
+                held = json.loads((self.path / IDENTITY).read_text())
+        except UnreadableError:
+            raise
         except (FileNotFoundError, ValueError):
             raise UserError(f"out_dir={self.path} holds files of something else; choose another out_dir") from None
         difference = first_difference(held, json.loads(json.dumps(identity)))
@@ -49,12 +53,13 @@ class OutputFolder:
                 f"out_dir={self.path} holds the results of another evaluation ({difference}); choose another out_dir"
             )
 
-    def check_unclaimed(self) -> None:
+    def check_free(self) -> None:
         """Raise `UserError` if an evaluation lies in the folder."""
         if (self.path / IDENTITY).exists():
             raise UserError(f"out_dir={self.path} holds the results of an evaluation; choose another out_dir")
 
-    def claim(self, identity: dict[str, Any]) -> None:
+    def write_identity(self, identity: dict[str, Any]) -> None:
+        """Say in the folder whose results these will be. Raises `UserError` as `check` does."""
         self.check(identity)
         self.path.mkdir(parents=True, exist_ok=True)
         with save_atomically(self.path / IDENTITY) as part:

@@ -59,7 +59,7 @@ class PretrainedModel(LoadedModel):
             logits = self.model(input_ids=token_ids, use_cache=False).logits
         return Observation(
             self.trace(token_ids, vocab_size=self.vocab_size, predicted_ids=most_likely(logits)),
-            losses_one_by_one(logits, token_ids),
+            losses_by_sequence(logits, token_ids),
         )
 
     def _observe_part(self, inputs: Inputs) -> Observation:
@@ -110,7 +110,7 @@ class PretrainedModel(LoadedModel):
         return self.total_parameters - in_experts + in_experts * top_k // self.num_experts
 
 
-def losses_one_by_one(
+def losses_by_sequence(
     logits: Float[Tensor, "batch seq vocab"], token_ids: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch target"]:
     """Sequence by sequence: in fp32 the logits of a large vocabulary are the largest tensor by far."""

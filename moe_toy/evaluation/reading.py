@@ -72,6 +72,7 @@ class Reading:
             identity=model.identity(),
             record=partial(capture, model, samples),
             tokenizer=samples.tokenizer,
+            domains=samples.domains,
             data=samples.identity(),
             text={"words": samples.text.words, "fingerprint": samples.source.fingerprint()},
         )

@@ -12,12 +12,14 @@ from typing import Any
 
 from pydantic import PositiveInt
 
+from moe_toy.checks.constructors import check_constructors
 from moe_toy.corpus.domains import CorpusDomains
 from moe_toy.data.domains import FileDomains, TextSource, data_root
 from moe_toy.data.hub import HubDomains
 from moe_toy.errors import UserError
 from moe_toy.evaluation.samples import Text, words_of
 from moe_toy.evaluation.target import RunDescription
+from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.runs.run_directory import RunDirectory
 
 SOURCES: dict[str, type[TextSource]] = {cls.__name__: cls for cls in (CorpusDomains, FileDomains, HubDomains)}
@@ -110,7 +112,10 @@ def source_of(settings: Any, place: Path, root: str | Path | None) -> TextSource
     if "root" in inspect.signature(made).parameters:
         values["root"] = root
     try:
+        check_constructors({"data": {"source": {**values, "_target_": target}}})
         return made(**values)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{place}: data.source does not fit {named[1]} ({' '.join(str(error).split())})") from error
 
@@ -119,9 +124,12 @@ def recorded_fingerprint(run_dir: Path) -> str | None:
     """Of the text that a run was trained on; None where it recorded none."""
     path = RunDirectory(run_dir).text
     try:
-        return str(json.loads(path.read_text())["fingerprint"])
+        with reading(path):
+            return str(json.loads(path.read_text())["fingerprint"])
     except FileNotFoundError:
         return None
+    except UnreadableError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); remove it") from error
 

@@ -32,7 +32,7 @@ class FinishedRuns:
     def run(self, out_dir: Path) -> Results:
         from moe_toy.report.compare import compare  # plotly takes a second
 
-        OutputFolder(out_dir).claim(self._identity())
+        OutputFolder(out_dir).write_identity(self._identity())
         return compare(self._models, self.paths)
 
     def write_report(self, results: Results, out_dir: Path) -> Path:

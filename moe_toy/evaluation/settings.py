@@ -11,27 +11,29 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, Positi
 from pydantic.dataclasses import dataclass
 
 from moe_toy.errors import UserError
+from moe_toy.findings.throughput import Positive
+from moe_toy.metrics.analyze import SEGMENT_LENGTHS
 from moe_toy.metrics.cache import Cold
+from moe_toy.metrics.specialization import DOMAIN_FLOOR
+from moe_toy.metrics.vocabulary import MIN_TOKEN_COUNT
 from moe_toy.offload.settings import OffloadSettings
 
 DEVICE = ("bandwidth_gbps", "expert_bytes", "compute_ms")
 """What describes the device that tokens per second are computed for."""
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Lengths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class MetricSettings:
-    segment_lengths: Lengths = (4, 16, 64, 256)
+    segment_lengths: Lengths = SEGMENT_LENGTHS
     cache_stride: PositiveInt = 4
     """Caches are simulated on every n-th sequence of a domain. The paper takes 16, but of 2048 sequences."""
     cold: Cold = "hit"
     intervals: bool = True
     """95 % bounds from 1000 resamples of whole sequences."""
-    min_token_count: PositiveInt = 20
-    """Rarer token ids say nothing about the vocabulary of an expert."""
-    domain_floor: NonNegativeFloat = 1e-5
+    min_token_count: PositiveInt = MIN_TOKEN_COUNT
+    domain_floor: NonNegativeFloat = DOMAIN_FLOOR
     null_samples: PositiveInt = 4
     """Sequences of each domain that the null models shuffle."""
     null_repeats: PositiveInt = 1

@@ -37,7 +37,7 @@ class FinishedSweep:
 
     def prepare(self, out_dir: Path) -> None:
         """Raise `UserError` where `out_dir` holds an evaluation; what an earlier report left there is written anew."""
-        OutputFolder(out_dir).check_unclaimed()
+        OutputFolder(out_dir).check_free()
 
     def run(self, out_dir: Path) -> Results:
         from moe_toy.findings.claims import show_claims

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from moe_toy.metrics import SRP, CacheHitRate, LoadBalance, LoadScores, null_scores
+from moe_toy.metrics.activation import SEGMENT_LENGTH
 from moe_toy.metrics.table_maker import TableMaker, make_room
 from moe_toy.routing import RoutingTrace, joined
 from moe_toy.traces.lengths import of_one_length
 
-NULL_CACHE_LENGTH = 16
 NULL_CACHE_RATIOS = (1.0, 1.5, 2.0, 3.0)
 LOAD_BATCH = 64
 
@@ -115,7 +115,7 @@ class NullTable(SomeOfEachDomain):
         def score(shuffled: RoutingTrace) -> Tensor:
             segments = [SRP(**sizes, segment_length=m) for m in lengths]
             top_k = trace.expert_ids.shape[3]
-            cache = CacheHitRate(**sizes, top_k=top_k, scope="model", segment_length=NULL_CACHE_LENGTH)
+            cache = CacheHitRate(**sizes, top_k=top_k, scope="model", segment_length=SEGMENT_LENGTH)
             for metric in (*segments, cache):
                 metric.update(shuffled)
             hit_rates = cache.compute()
@@ -124,7 +124,7 @@ class NullTable(SomeOfEachDomain):
                 + [hit_rates.at_ratio(ratio)[0] for ratio in NULL_CACHE_RATIOS]
             )
 
-        keys = [("srp", m, None) for m in lengths] + [("sch", NULL_CACHE_LENGTH, ratio) for ratio in NULL_CACHE_RATIOS]
+        keys = [("srp", m, None) for m in lengths] + [("sch", SEGMENT_LENGTH, ratio) for ratio in NULL_CACHE_RATIOS]
         table = pd.DataFrame(keys, columns=["metric", "segment_length", "cache_ratio"])
         scores = null_scores(trace, score, repeats=self.repeats)
         return {"nulls": table.assign(**{name: value.numpy() for name, value in vars(scores).items()})}

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from moe_toy.errors import EXIT_USER_ERROR, UserError
+from moe_toy.checks.mistakes import report_user_errors
+from moe_toy.errors import UserError
 
 
 def run(command: Callable[..., None], module: str, meaning: str, keys: Mapping[str, str]) -> None:
@@ -19,11 +20,8 @@ def run(command: Callable[..., None], module: str, meaning: str, keys: Mapping[s
         sys.stdout.write("\n".join([meaning, "", f"  {usage}", "", *(f"{k:12}{v}" for k, v in keys.items()), ""]))
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+    with report_user_errors("folder"):
         command(**parse(sys.argv[1:], keys, usage))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(EXIT_USER_ERROR)
 
 
 def parse(arguments: list[str], keys: Mapping[str, str], usage: str) -> dict[str, Path]:

@@ -64,7 +64,7 @@ def load_config(folder: Path) -> "PreTrainedConfig":
 
     if not (folder / "config.json").is_file():
         raise UserError(f"folder: there is no config.json in {folder}; give the folder of a Hugging Face model")
-    with unreadable_is_a_mistake(folder):
+    with report_unreadable(folder):
         config = AutoConfig.from_pretrained(folder)
     if config.model_type not in FAMILIES:
         raise UserError(f"folder: {folder} is a {config.model_type}; it must be one of {', '.join(FAMILIES)}")
@@ -78,7 +78,7 @@ def load_state(folder: Path) -> dict[str, "Tensor"]:
     from transformers.utils import logging as their_logging
 
     their_logging.disable_progress_bar()
-    with unreadable_is_a_mistake(folder):
+    with report_unreadable(folder):
         model, loading = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
@@ -88,7 +88,7 @@ def load_state(folder: Path) -> dict[str, "Tensor"]:
 
 
 @contextmanager
-def unreadable_is_a_mistake(folder: Path) -> Iterator[None]:
+def report_unreadable(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ MISSING = frozenset(
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table without its index. Text that pandas would read as missing, and text that stands in quotes itself,
     is written in quotes that are part of the value; a missing value is an empty field."""
-    texts = {name: table[name].map(_marked) for name in table if _is_text(table[name])}
+    texts = {name: _each_once(_marked, table[name]) for name in table if _is_text(table[name])}
     # csv leaves a lone carriage return bare, which ends a line for pandas, unless it is told to quote all text.
     quoting = csv.QUOTE_NONNUMERIC if _has_returns(texts) else csv.QUOTE_MINIMAL
     table.assign(**texts).to_csv(path, index=False, quoting=quoting)
@@ -30,7 +31,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd  # half a second
 
     table = pd.read_csv(path)
-    return table.assign(**{name: table[name].map(_unmarked) for name in table if _is_text(table[name])})
+    return table.assign(**{name: _each_once(_unmarked, table[name]) for name in table if _is_text(table[name])})
 
 
 def _is_text(column: pd.Series) -> bool:
@@ -40,7 +41,12 @@ def _is_text(column: pd.Series) -> bool:
 
 
 def _has_returns(texts: dict[str, pd.Series]) -> bool:
-    return any("\r" in value for column in texts.values() for value in column if isinstance(value, str))
+    return any("\r" in value for column in texts.values() for value in column.unique() if isinstance(value, str))
+
+
+def _each_once(change: Callable[[object], object], column: pd.Series) -> pd.Series:
+    """`column.map(change)`, called once for each of the few texts of a long table."""
+    return column.map({value: change(value) for value in column.unique()})
 
 
 def _is_marked(value: object) -> bool:

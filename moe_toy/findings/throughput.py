@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from moe_toy.errors import UserError
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ASSUMPTIONS = (
     "one sequence is decoded, token by token",
     "a token misses layers × experts per token × (1 − hit rate) experts",
@@ -21,14 +24,9 @@ ASSUMPTIONS = (
 class Device:
     """What loads and computes. `bandwidth_gbps`: gigabytes per second; `compute_ms`: per token, all experts there."""
 
-    bandwidth_gbps: float
-    expert_bytes: float
-    compute_ms: float
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 < value < float("inf"):
-                raise UserError(f"{name} must be a positive number, not {value}")
+    bandwidth_gbps: Positive
+    expert_bytes: Positive
+    compute_ms: Positive
 
     @staticmethod
     def from_options(**options: float | None) -> Device | None:

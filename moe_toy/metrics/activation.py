@@ -14,6 +14,9 @@ from torch import Tensor
 
 from moe_toy.errors import UserError
 
+SEGMENT_LENGTH = 16
+"""Of which the paper reports most: the default of every metric, and what specialization is measured on."""
+
 
 def activation_mask(
     expert_ids: Integer[Tensor, "*batch seq k"], num_experts: int

@@ -9,22 +9,28 @@ from moe_toy.errors import UserError
 from moe_toy.metrics.bootstrap import PoissonResampler
 from moe_toy.metrics.cache import Cold
 from moe_toy.metrics.routing_tables import CacheTable, SRPTables, VocabularyTables
+from moe_toy.metrics.specialization import DOMAIN_FLOOR
 from moe_toy.metrics.table_maker import Pass, TableMaker
+from moe_toy.metrics.vocabulary import MIN_TOKEN_COUNT
 from moe_toy.routing import DomainNumbers, RoutingTrace
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SEGMENT_LENGTHS = (4, 16, 64, 256)
+CACHE_STRIDE = 16
+"""The paper's: caches are simulated on every 16th of its 2048 sequences a domain."""
+
 
 def analyze(
     traces: RoutingTrace | Iterable[RoutingTrace],
-    segment_lengths: Sequence[int] = (4, 16, 64, 256),
-    cache_stride: int = 16,
+    segment_lengths: Sequence[int] = SEGMENT_LENGTHS,
+    cache_stride: int = CACHE_STRIDE,
     cold: Cold = "hit",
     intervals: bool = False,
     *,
-    min_token_count: int = 20,
-    domain_floor: float = 1e-5,
+    min_token_count: int = MIN_TOKEN_COUNT,
+    domain_floor: float = DOMAIN_FLOOR,
 ) -> dict[str, pd.DataFrame]:
     """Tables `srp`, `cache`, `specialization`, `load` and `tokens` of one model's traces, read once, one after another.
 

@@ -107,9 +107,8 @@ def basic_interval(
     tail = (defined.double() * (1 - confidence) / 2).round().long()
     last = (defined - 1).clamp(min=0)
     upper_rank, lower_rank = torch.minimum(defined - tail, last), torch.minimum(tail, last)
-    # Only these ranks are put in order, which takes a fraction of the time of sorting. NaN come last.
-    ranks = torch.cat([upper_rank.flatten(), lower_rank.flatten()]).unique().tolist()
-    ordered = torch.from_numpy(np.partition(replicates.cpu().numpy(), ranks, axis=-1)).to(replicates.device)
+    # numpy sorts with vector instructions, in half the time of its partition at two ranks. NaN come last.
+    ordered = torch.from_numpy(np.sort(replicates.contiguous().cpu().numpy(), axis=-1)).to(replicates.device)
     upper = ordered.gather(-1, upper_rank)[..., 0]
     lower = ordered.gather(-1, lower_rank)[..., 0]
     return Interval(low=2 * estimate - upper, high=2 * estimate - lower)

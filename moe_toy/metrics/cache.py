@@ -28,7 +28,7 @@ from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
 from moe_toy.errors import UserError
-from moe_toy.metrics.activation import check_segment_length
+from moe_toy.metrics.activation import SEGMENT_LENGTH, check_segment_length
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.metrics.bootstrap import Interval, Resampler, add_resampled, basic_interval
 from moe_toy.metrics.lookups import Order, Scope, look_up
@@ -69,7 +69,7 @@ def cache_hits(
     num_experts: int,
     *,
     policy: Policy,
-    segment_length: int = 16,
+    segment_length: int = SEGMENT_LENGTH,
     scope: Scope = "layer",
     cold: Cold = "hit",
     order: Order = "token",
@@ -142,7 +142,7 @@ class CacheHitRate(RoutingMetric):
         top_k: int,
         num_domains: int = 1,
         policy: Policy = "sch",
-        segment_length: int = 16,
+        segment_length: int = SEGMENT_LENGTH,
         scope: Scope = "layer",
         cold: Cold = "hit",
         order: Order = "token",

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
 from moe_toy.errors import UserError
-from moe_toy.metrics.activation import check_segment_length, segment_counts
+from moe_toy.metrics.activation import SEGMENT_LENGTH, check_segment_length, segment_counts
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.metrics.srp import SegmentScores, segment_scores
 from moe_toy.routing import RoutingTrace
@@ -48,7 +48,13 @@ class PositionSRP(RoutingMetric):
     histogram: Int64[Tensor, "domain layer segment bins"]
 
     def __init__(
-        self, *, num_layers: int, num_experts: int, seq_len: int, num_domains: int = 1, segment_length: int = 16
+        self,
+        *,
+        num_layers: int,
+        num_experts: int,
+        seq_len: int,
+        num_domains: int = 1,
+        segment_length: int = SEGMENT_LENGTH,
     ) -> None:
         super().__init__(num_layers=num_layers, num_experts=num_experts, num_domains=num_domains)
         check_segment_length(segment_length)

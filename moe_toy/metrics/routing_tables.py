@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
 
+from moe_toy.metrics.activation import SEGMENT_LENGTH
 from moe_toy.metrics.bootstrap import PoissonResampler
 from moe_toy.metrics.cache import CacheHitRate, Cold, Policy
 from moe_toy.metrics.lookups import Order, Scope
@@ -19,9 +20,6 @@ from moe_toy.routing import RoutingTrace
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SPECIALIZATION_LENGTH = 16
-"""The segment length whose activation rates the paper takes for domain specialization."""
 
 
 class SRPTables(TableMaker):
@@ -43,7 +41,7 @@ class SRPTables(TableMaker):
 
     @cached_property
     def srp(self) -> dict[int, SRP]:
-        lengths = {*self.segment_lengths, SPECIALIZATION_LENGTH, 1}
+        lengths = {*self.segment_lengths, SEGMENT_LENGTH, 1}
         return {length: SRP(**self.sizes, segment_length=length) for length in lengths}
 
     @cached_property
@@ -53,7 +51,7 @@ class SRPTables(TableMaker):
 
     def memory(self, num_domains: int) -> int:
         layers, experts = self.sizes.values()
-        counted = sum(m + 1 for m in {*self.segment_lengths, SPECIALIZATION_LENGTH, 1}) * experts
+        counted = sum(m + 1 for m in {*self.segment_lengths, SEGMENT_LENGTH, 1}) * experts
         resamples = self.resampler.num_resamples if self.resampler else 0
         return 8 * num_domains * layers * (counted + resamples * sum(m + 1 for m in self.segment_lengths))
 
@@ -89,7 +87,7 @@ class SRPTables(TableMaker):
         return long_table(rows, order, ["srp", "threshold", "router_size", "activation_rate", "ci_low", "ci_high"])
 
     def _specialization(self) -> pd.DataFrame:
-        rates = self.srp[SPECIALIZATION_LENGTH].compute().expert_by_domain.activation_rate
+        rates = self.srp[SEGMENT_LENGTH].compute().expert_by_domain.activation_rate
         value = domain_scores(rates, self.domain_floor).value
         return long_table([(experts(self.sizes) | {"kind": ["domain"]}, {"value": value})], *SPECIALIZATION_COLUMNS)
 

@@ -11,10 +11,13 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from moe_toy.metrics.activation import check_segment_length, segment_activations
+from moe_toy.metrics.activation import SEGMENT_LENGTH, check_segment_length, segment_activations
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.metrics.correlation import correlation_matrix
 from moe_toy.routing import RoutingTrace
+
+DOMAIN_FLOOR = 1e-5
+"""An activation rate that is none, as in the published code."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class DomainScores:
     """Pearson correlation, over all experts, of the activation rates in two domains."""
 
 
-def domain_scores(activation_rate: Float64[Tensor, "domain layer expert"], floor: float = 1e-5) -> DomainScores:
+def domain_scores(activation_rate: Float64[Tensor, "domain layer expert"], floor: float = DOMAIN_FLOOR) -> DomainScores:
     """Score activation rates; a domain in which an expert's rate is at most `floor` does not count for it."""
     kept = activation_rate > floor
     num_kept = kept.sum(0)
@@ -69,8 +72,8 @@ class DomainSpecialization(RoutingMetric):
         num_layers: int,
         num_experts: int,
         num_domains: int = 1,
-        floor: float = 1e-5,
-        segment_length: int = 16,
+        floor: float = DOMAIN_FLOOR,
+        segment_length: int = SEGMENT_LENGTH,
     ) -> None:
         super().__init__(num_layers=num_layers, num_experts=num_experts, num_domains=num_domains)
         check_segment_length(segment_length)

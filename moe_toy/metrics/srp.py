@@ -12,7 +12,7 @@ from einops import reduce
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from moe_toy.metrics.activation import check_segment_length, segment_histogram
+from moe_toy.metrics.activation import SEGMENT_LENGTH, check_segment_length, segment_histogram
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.routing import RoutingTrace
 
@@ -84,7 +84,9 @@ class SRP(RoutingMetric):
 
     histogram: Int64[Tensor, "domain layer expert bins"]
 
-    def __init__(self, *, num_layers: int, num_experts: int, num_domains: int = 1, segment_length: int = 16) -> None:
+    def __init__(
+        self, *, num_layers: int, num_experts: int, num_domains: int = 1, segment_length: int = SEGMENT_LENGTH
+    ) -> None:
         super().__init__(num_layers=num_layers, num_experts=num_experts, num_domains=num_domains)
         check_segment_length(segment_length)
         self.segment_length = segment_length

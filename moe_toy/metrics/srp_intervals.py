@@ -9,7 +9,7 @@ from einops import reduce
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from moe_toy.metrics.activation import check_segment_length, segment_histogram
+from moe_toy.metrics.activation import SEGMENT_LENGTH, check_segment_length, segment_histogram
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.metrics.bootstrap import Interval, Resampler, add_resampled, basic_interval
 from moe_toy.metrics.srp import segment_scores
@@ -47,7 +47,7 @@ class SRPBootstrap(RoutingMetric):
         num_experts: int,
         resampler: Resampler,
         num_domains: int = 1,
-        segment_length: int = 16,
+        segment_length: int = SEGMENT_LENGTH,
         experts: bool = False,
     ) -> None:
         super().__init__(num_layers=num_layers, num_experts=num_experts, num_domains=num_domains)

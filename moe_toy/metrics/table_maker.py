@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from moe_toy.routing import RoutingTrace
 if TYPE_CHECKING:
     import pandas as pd
 
+Result = TypeVar("Result")
 BATCH = 256
 """Sequences counted at a time; bounds memory."""
 
@@ -60,17 +63,29 @@ class Pass:
         for first in range(0, trace.expert_ids.shape[1], BATCH):
             batch = trace.select(slice(first, first + BATCH))
             batch = replace(batch, expert_ids=batch.expert_ids.to(torch.int32))  # once for all makers
-            for maker in self.makers:
-                maker.update(batch)
+            self._let_all(partial(_update, trace=batch))
 
     def tables(self) -> dict[str, pd.DataFrame]:
         import pandas as pd  # half a second
 
         parts: dict[str, list[pd.DataFrame]] = {}
-        for maker in self.makers:
-            for name, table in maker.tables().items():
+        for tables in self._let_all(lambda maker: maker.tables()):
+            for name, table in tables.items():
                 parts.setdefault(name, []).append(table)
         return {name: pd.concat(made, ignore_index=True) if made[1:] else made[0] for name, made in parts.items()}
+
+    def _let_all(self, do: Callable[[TableMaker], Result]) -> list[Result]:
+        """As many makers at a time as torch may use threads, each with one thread: what they do is small."""
+        num_threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+                return list(threads.map(do, self.makers))
+        finally:
+            torch.set_num_threads(num_threads)  # also for threads that others start later
+
+
+def _update(maker: TableMaker, trace: RoutingTrace) -> None:
+    maker.update(trace)
 
 
 def make_room(metrics: Iterable[RoutingMetric], trace: RoutingTrace) -> None:

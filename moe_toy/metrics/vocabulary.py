@@ -21,6 +21,10 @@ from moe_toy.routing import RoutingTrace
 if TYPE_CHECKING:
     import pandas as pd
 
+MIN_TOKEN_COUNT = 20
+"""Rarer token ids say nothing about the vocabulary of an expert."""
+NUM_STRONGEST = 15
+"""How many tokens of each expert its specialization is the mean of."""
 Kind = Literal["input", "predicted", "target"]
 """Whose tokens: the one at a position, the one predicted there, the one that follows."""
 
@@ -40,7 +44,9 @@ class VocabularyScores:
 
 
 def vocabulary_scores(
-    counts: Int[Tensor, "layer expert vocab"], min_token_count: int = 20, num_strongest: int = 15
+    counts: Int[Tensor, "layer expert vocab"],
+    min_token_count: int = MIN_TOKEN_COUNT,
+    num_strongest: int = NUM_STRONGEST,
 ) -> VocabularyScores:
     """Score how often each token id met each expert as the best-ranked one.
 
@@ -78,9 +84,9 @@ class VocabularySpecialization(RoutingMetric):
         num_layers: int,
         num_experts: int,
         vocab_size: int,
-        min_token_count: int = 20,
+        min_token_count: int = MIN_TOKEN_COUNT,
         kinds: Sequence[Kind] = get_args(Kind),
-        num_strongest: int = 15,
+        num_strongest: int = NUM_STRONGEST,
     ) -> None:
         super().__init__(num_layers=num_layers, num_experts=num_experts)
         self.vocab_size = vocab_size

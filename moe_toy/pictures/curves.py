@@ -12,8 +12,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moe_toy.errors import EXIT_USER_ERROR, UserError
+from moe_toy.checks.mistakes import report_user_errors
+from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
+from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.runs.curve_keys import CONSISTENCY, LOAD, SPECIALIZATION, present_name
 from moe_toy.runs.run_directory import METRICS, RunDirectory
 
@@ -79,18 +81,25 @@ def save_curves(run_dir: Path) -> Path:
     if not source.is_file():
         raise UserError(f"no {METRICS} in {run_dir}; give the directory of a run that logged to CSV")
     target = RunDirectory(run_dir).curves
+    try:
+        with reading(source):
+            metrics = pd.read_csv(source).rename(columns=present_name)
+        metrics[STEP].astype(float)
+    except UnreadableError:
+        raise
+    except (ValueError, KeyError) as error:  # what pandas raises on damage
+        raise UserError(f"{source} is not what a run wrote ({error}); restore it") from None
     with save_atomically(target) as part:
-        draw_curves(pd.read_csv(source).rename(columns=present_name)).savefig(part, dpi=130, format="png")
+        draw_curves(metrics).savefig(part, dpi=130, format="png")
     return target
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the curves of a run from its metrics.csv.")
     parser.add_argument("run_dir", type=Path)
-    try:
-        print(save_curves(parser.parse_args().run_dir))
-    except UserError as error:
-        parser.exit(EXIT_USER_ERROR, f"error: {error}\n")
+    arguments = parser.parse_args()
+    with report_user_errors("run directory"):
+        print(save_curves(arguments.run_dir))
 
 
 if __name__ == "__main__":

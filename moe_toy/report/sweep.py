@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moe_toy.errors import UserError
+from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.findings import paper
 from moe_toy.findings.claims import Verdict, check_claims
 from moe_toy.report.figures import context, sweep
@@ -63,9 +64,12 @@ def read_sweep(directory: Path) -> pd.DataFrame:
     import pandas as pd  # half a second
 
     try:
-        return pd.read_parquet(directory / RESULTS).rename(columns=present_name)
+        with reading(directory / RESULTS):
+            return pd.read_parquet(directory / RESULTS).rename(columns=present_name)
     except FileNotFoundError:
         raise UserError(f"{directory} holds no {RESULTS}; give the directory of a sweep with a finished arm") from None
+    except UnreadableError:
+        raise
     except (OSError, ValueError) as error:  # what pyarrow raises on damage
         raise UserError(
             f"{directory / RESULTS} is damaged ({error}); remove it and run the sweep's command again"
@@ -78,11 +82,14 @@ def read_metrics(run_dir: Path) -> pd.DataFrame | None:
 
     path = RunDirectory(run_dir).metrics
     try:
-        metrics = pd.read_csv(path, dtype=float)
+        with reading(path):
+            metrics = pd.read_csv(path, dtype=float)
         if metrics.empty or "step" not in metrics:
             raise ValueError("it holds no steps")
     except FileNotFoundError:
         return None
+    except UnreadableError:
+        raise
     except ValueError as error:  # what pandas raises on damage
         raise UserError(
             f"{path} is damaged ({' '.join(str(error).split())}); remove its directory and run the sweep's command "

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from moe_toy.errors import UserError
+from moe_toy.files.reading import reading
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.runs.checkpoint_file import DamagedError, load_intact
 from moe_toy.runs.run_directory import CHECKPOINTS, LAST, RunDirectory
@@ -41,7 +42,8 @@ class Checkpoint:
         """
         path = find(Path(path), key)
         try:
-            return cls._verified(path, key)
+            with reading(path):
+                return cls._verified(path, key)
         except DamagedError as error:
             raise UserError(
                 f"{key}: {path} is damaged or not a checkpoint of ours ({error}); pass another one"

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from moe_toy.errors import UserError
+from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.sweep.record import Record, read_record
@@ -76,11 +77,14 @@ class Arm:
         """How its config differs from the one that its directory was made with."""
         path = RunDirectory(self.directory).config
         try:
-            text = path.read_text()
+            with reading(path):
+                text = path.read_text()
             moved = text.replace(str(yaml.safe_load(text)["run_dir"]), str(self.directory))  # the folder may have been
             before, now = dict(flat(yaml.safe_load(moved))), dict(flat(self.config))
         except FileNotFoundError:
             return []
+        except UnreadableError:
+            raise
         except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError):
             raise UserError(
                 f"{path} is damaged; remove it if the config of this arm is as it was, or remove {self.directory} to "

@@ -42,7 +42,7 @@ def read(path: Path) -> Requests:
             continue
         where = f"{path}: line {number}"
         experts = _named(row, EXPERTS)
-        if not isinstance(experts, list) or not all(_is_id(expert) for expert in experts):
+        if not isinstance(experts, list) or not all(is_id(expert) for expert in experts):
             raise UserError(f"{where} has experts {str(experts)[:60]!r}; they must be a list of ids, with -1 for none")
         weights = _named(row, WEIGHTS)
         if weights is not None and not (isinstance(weights, list) and all(_is_number(weight) for weight in weights)):
@@ -64,15 +64,16 @@ def _named(row: dict[str, Any], names: tuple[str, ...]) -> Any:
 
 def _id(row: dict[str, Any], names: tuple[str, ...], where: str) -> int:
     value = _named(row, names)
-    if not _is_id(value) or value < 0:
+    if not is_id(value) or value < 0:
         given = "absent" if value is None else repr(value)[:60]
         raise UserError(f"{where}: '{names[0]}' is {given}; give a number from 0 under one of {', '.join(names)}")
     return value
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Whether it is a number that an array of ids can hold, -1 for none included."""
     return isinstance(value, int) and not isinstance(value, bool) and -(2**31) < value < 2**31
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not math.isnan(value)
+    return isinstance(value, int) or (isinstance(value, float) and not math.isnan(value))

@@ -13,11 +13,12 @@ from moe_toy.traces.trace_file import load_trace
 
 
 class Recording:
-    """A trace that names no domains is one, named after its file; unnamed domains go by number."""
+    """A trace that names no domains is one, named after its file; unnamed domains go by number. Counts grow with each
+    domain that is not among the `domains` known beforehand."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], domains: Sequence[str] = ()) -> None:
         self.files = list(files)
-        self._numbers = DomainNumbers()
+        self._numbers = DomainNumbers(domains)
 
     def __iter__(self) -> Iterator[RoutingTrace]:
         for file in self.files:
@@ -37,5 +38,5 @@ class Recording:
 
     @property
     def domains(self) -> list[str]:
-        """Of the files read so far, by number."""
+        """Those known beforehand and those of the files read so far, by number."""
         return self._numbers.names

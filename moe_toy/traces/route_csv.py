@@ -15,6 +15,7 @@ import numpy as np
 from moe_toy.errors import UserError
 from moe_toy.traces.contents import lines
 from moe_toy.traces.expert_lists import columns_of
+from moe_toy.traces.json_lines import is_id
 from moe_toy.traces.requests import Requests
 from moe_toy.traces.rows import requests_of
 
@@ -47,7 +48,9 @@ def read(path: Path) -> Requests:
             turn, phase, step, layer, slot, expert = (0 if at is None else int(cells[at]) for at in places)
         except (ValueError, IndexError):
             raise UserError(f"{path}: line {number} is {text[:60]!r}; it must hold numbers for {columns}") from None
-        if min(turn, step, layer, slot) < 0 or slot in chosen.setdefault((turn, step, layer), {}):
+        if min(turn, step, layer, slot) < 0 or not all(map(is_id, (turn, step, layer, slot, expert))):
+            raise UserError(f"{path}: line {number} is {text[:60]!r}; its numbers must be from 0 and below 2³¹")
+        if slot in chosen.setdefault((turn, step, layer), {}):
             raise UserError(f"{path}: line {number} repeats slot {slot} of step {step}, layer {layer}; record again")
         chosen[turn, step, layer][slot] = expert
         first.setdefault((turn, step, layer), number)

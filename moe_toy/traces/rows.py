@@ -31,7 +31,7 @@ def requests_of(
 
     if not len(token):
         raise UserError(f"{path} holds no row of routing; record it again")
-    table = pd.DataFrame({"request": pd.factorize(np.array(request, dtype=object).astype(str))[0]})
+    table = pd.DataFrame({"request": pd.factorize(np.array([str(name) for name in request], dtype=object))[0]})
     table["token"], table["layer"], table["line"] = np.array(token), np.array(layer), np.array(lines)
     table["pass"] = 0
     if table.duplicated(["request", "token", "layer"]).any():

@@ -99,7 +99,7 @@ class CheckpointCallback(Checkpoint):
         self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        rest_between_steps(checkpoint["loops"]["fit_loop"], validation_is_due=self.validation_is_due)
+        set_between_steps(checkpoint["loops"]["fit_loop"], validation_is_due=self.validation_is_due)
         checkpoint["loggers"] = self.loggers | logger_state(trainer) if trainer.is_global_zero else {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ NO_BATCH = {"ready": 0, "completed": 0, "started": 0, "processed": 0}
 ONE_BEGUN = {"ready": 1, "completed": 0, "started": 1, "processed": 0}
 
 
-def rest_between_steps(fit_loop: dict[str, Any], *, validation_is_due: bool) -> None:
+def set_between_steps(fit_loop: dict[str, Any], *, validation_is_due: bool) -> None:
     """Make the state of the loops, in place, that of a run at rest after a whole number of optimiser steps.
 
     Lightning continues from how far it was within the hook that saved: before a batch that had been fetched it would

@@ -15,7 +15,7 @@ from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.optimizer import build_optimizer, build_schedule
-from moe_toy.training.steps import count_batches_anew, settle_epoch, settle_validations
+from moe_toy.training.steps import reset_batch_counts, set_epoch, set_validations
 
 
 class LitMoE(LightningModule):
@@ -38,17 +38,17 @@ class LitMoE(LightningModule):
 
     def setup(self, stage: str) -> None:
         if self.trainer.datamodule is not None:
-            settle_epoch(self.trainer, len(self.trainer.datamodule.train_dataloader()))
+            set_epoch(self.trainer, len(self.trainer.datamodule.train_dataloader()))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        count_batches_anew(
+        reset_batch_counts(
             checkpoint["loops"]["fit_loop"],
             step=checkpoint["global_step"],
             accumulated=self.trainer.accumulate_grad_batches,
         )
 
     def on_train_start(self) -> None:
-        settle_validations(self.trainer)
+        set_validations(self.trainer)
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:

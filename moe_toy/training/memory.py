@@ -141,7 +141,7 @@ def _advice(values: dict[str, Any], need: Need, free: int) -> str:
 
 
 @contextmanager
-def told_where_memory_ends() -> Iterator[None]:
+def report_out_of_memory() -> Iterator[None]:
     """One line, and what to do, for an allocation that failed; what was saved before is not touched."""
     try:
         yield

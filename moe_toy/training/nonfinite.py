@@ -55,7 +55,7 @@ class NonfiniteCallback(Callback):
             self.skipped_in_a_row = 0
             return
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
-        finding = f"step {trainer.global_step + 1}: {place_of_nonfinite(module.model, self.batches, refused)}"
+        finding = f"step {trainer.global_step + 1}: {find_nonfinite(module.model, self.batches, refused)}"
         if self.on_nonfinite == "stop" or self.skipped_in_a_row > self.max_skips:
             raise UserError(
                 f"{finding}; stopped before the update; the last good checkpoint is {last_checkpoint(trainer)}; "
@@ -81,7 +81,7 @@ class NonfiniteCallback(Callback):
         self.skipped, self.skipped_in_a_row = state["skipped"], state["skipped_in_a_row"]
 
 
-def place_of_nonfinite(model: nn.Module, batches: list[Any], refused: Sequence[Tensor] = ()) -> str:
+def find_nonfinite(model: nn.Module, batches: list[Any], refused: Sequence[Tensor] = ()) -> str:
     """Where NaN or infinity comes from: a weight, else the first module of the forward pass, else the first gradient
     of the backward pass, which is that of the last parameter. `refused` are parameters whose gradients are gone."""
     for name, parameter in model.named_parameters():

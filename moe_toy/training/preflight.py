@@ -17,7 +17,7 @@ from moe_toy.training.build import build_model
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
 from moe_toy.training.devices import check_devices
 from moe_toy.training.memory import check_memory
-from moe_toy.training.steps import accumulated_alone, check_interval, check_whole_steps
+from moe_toy.training.steps import check_interval, check_whole_steps, micro_batches_per_step
 
 
 def check(cfg: DictConfig) -> None:
@@ -45,7 +45,7 @@ def check_numbers(values: dict[str, Any]) -> None:
     if values["check_devices"]:
         check_devices(values["trainer"])
     check_validations(trainer, values["data"]["validation_samples"])
-    accumulated = accumulated_alone(
+    accumulated = micro_batches_per_step(
         values["global_batch_size"],
         batch_size=values["data"]["batch_size"],
         accumulate_grad_batches=values["trainer"]["accumulate_grad_batches"],

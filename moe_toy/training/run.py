@@ -16,19 +16,19 @@ from moe_toy.training.build import build_callbacks, build_loggers, build_model
 from moe_toy.training.checkpoint_callback import CheckpointCallback
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.lit_moe import LitMoE
-from moe_toy.training.memory import told_where_memory_ends
+from moe_toy.training.memory import report_out_of_memory
 from moe_toy.training.process_state import process_restored
 from moe_toy.training.session import (
     check_tokenizer,
     closing,
-    greet,
+    log_outputs,
+    log_start,
     quieten,
     record_config,
     record_text,
     record_tokenizer,
-    say_goodbye,
 )
-from moe_toy.training.steps import settle_steps
+from moe_toy.training.steps import set_steps
 
 
 def run(cfg: DictConfig) -> None:
@@ -58,18 +58,18 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     start_path = None if start is None else start.path
     del start, initial, weights  # and with them the mapped files
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
-    settle_steps(trainer, cfg.global_batch_size, batch_size=cfg.data.batch_size)
+    set_steps(trainer, cfg.global_batch_size, batch_size=cfg.data.batch_size)
     record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
     record_text(data.source.fingerprint(), data.domains, run_dir)
-    greet(module, trainer, data.sequence_length)
-    with closing(loggers), told_where_memory_ends():
+    log_start(module, trainer, data.sequence_length)
+    with closing(loggers), report_out_of_memory():
         if start_path is None:
             trainer.validate(module, data, verbose=False)  # the curves start at the untrained model
         trainer.fit(module, data, ckpt_path=start_path)
         # Only if a run was stopped within its last validation, which Lightning would not repeat.
         if getattr(trainer.checkpoint_callback, "validation_is_due", False):
             trainer.validate(module, data, verbose=False)
-    say_goodbye(trainer, run_dir)
+    log_outputs(trainer, run_dir)
     if isinstance(trainer.checkpoint_callback, CheckpointCallback):
         trainer.checkpoint_callback.exit_on_pending_signal(trainer)

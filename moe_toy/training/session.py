@@ -37,7 +37,7 @@ EXPECTED_WARNINGS = (
     ".*treespec, LeafSpec.* is deprecated",  # inside Lightning
     "Found .* module.* in eval mode at the start of training",
     "It is recommended to use .*sync_dist=True",  # callbacks log what is already summed over ranks
-    "The number of training batches .* is smaller than the logging interval",  # `greet` says it
+    "The number of training batches .* is smaller than the logging interval",  # `log_start` says it
     "You requested to overfit but enabled train dataloader shuffling",  # ours does not shuffle
     "Detected an existing checkpoint in .*, overwriting",  # sharded last.ckpt and best.ckpt are written again and again
 )
@@ -103,7 +103,7 @@ def record_text(fingerprint: str, domains: Sequence[str], run_dir: Path) -> None
 
 
 @rank_zero_only
-def greet(module: LitMoE, trainer: Trainer, sequence_length: int) -> None:
+def log_start(module: LitMoE, trainer: Trainer, sequence_length: int) -> None:
     """The first words of a run, and what tells it from others in a table of runs."""
     config = module.model.config
     log.info(
@@ -147,7 +147,7 @@ def closing(loggers: Sequence[Logger]) -> Iterator[None]:
 
 
 @rank_zero_only
-def say_goodbye(trainer: Trainer, run_dir: Path) -> None:
+def log_outputs(trainer: Trainer, run_dir: Path) -> None:
     """The last lines of a run: its final scores, and where everything is."""
     shown = ("val/loss", "val/bits_per_byte", "consistency/srp@16", "load/cv", "specialization/domain")
     scores = [f"{name} {trainer.callback_metrics[name]:.4f}" for name in shown if name in trainer.callback_metrics]

@@ -26,7 +26,7 @@ def accumulated_batches(global_batch_size: int, *, batch_size: int, num_ranks: i
     return global_batch_size // together
 
 
-def accumulated_alone(global_batch_size: int | None, *, batch_size: int, accumulate_grad_batches: int) -> int:
+def micro_batches_per_step(global_batch_size: int | None, *, batch_size: int, accumulate_grad_batches: int) -> int:
     """Micro-batches per step of a single rank. What it refuses is wrong on any number of ranks."""
     if global_batch_size is None:
         return accumulate_grad_batches
@@ -38,7 +38,7 @@ def accumulated_alone(global_batch_size: int | None, *, batch_size: int, accumul
     return accumulated_batches(global_batch_size, batch_size=batch_size, num_ranks=1)
 
 
-def settle_steps(trainer: Trainer, global_batch_size: int | None, *, batch_size: int) -> None:
+def set_steps(trainer: Trainer, global_batch_size: int | None, *, batch_size: int) -> None:
     """Give `trainer`, in place, the accumulation that makes a step, and a validation of all domains."""
     if global_batch_size is not None:
         trainer.accumulate_grad_batches = accumulated_batches(
@@ -77,7 +77,7 @@ def check_interval(trainer: TrainerConfig | Trainer, num_steps: int, accumulated
         )
 
 
-def settle_epoch(trainer: Trainer, num_batches: int) -> None:
+def set_epoch(trainer: Trainer, num_batches: int) -> None:
     """Make an epoch, of the `num_batches` that its data give, end with a step; refuse what cannot."""
     accumulated = trainer.accumulate_grad_batches
     if isinstance(trainer.limit_train_batches, float):
@@ -93,7 +93,7 @@ def settle_epoch(trainer: Trainer, num_batches: int) -> None:
         check_interval(trainer, num_batches // accumulated, accumulated)
 
 
-def settle_validations(trainer: Trainer) -> None:
+def set_validations(trainer: Trainer) -> None:
     """Validate after as many steps as `val_check_interval` says, or that share of an epoch's."""
     accumulated, interval = trainer.accumulate_grad_batches, trainer.val_check_interval
     if isinstance(interval, float):
@@ -101,7 +101,7 @@ def settle_validations(trainer: Trainer) -> None:
     trainer.val_check_batch = interval * accumulated
 
 
-def count_batches_anew(fit_loop: dict[str, Any], *, step: int, accumulated: int) -> None:
+def reset_batch_counts(fit_loop: dict[str, Any], *, step: int, accumulated: int) -> None:
     """Make the state of Lightning's loops after `step` steps, in place, that of steps of `accumulated` micro-batches.
 
     Lightning ends a step wherever its count of micro-batches is a multiple of `accumulated`, so a count of smaller or

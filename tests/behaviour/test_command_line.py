@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader, Dataset
 
+from moe_toy.checks.mistakes import explain
 from moe_toy.command_line.entry import quote
-from moe_toy.command_line.mistakes import explain
 from moe_toy.errors import UserError
 from moe_toy.runs.run_name import run_name
 from moe_toy.training import preflight
@@ -49,6 +49,19 @@ def complain(refusal, monkeypatch):
         (["data=files"], ["data.source.path"]),
         (["data=files", "data.source.path=nowhere"], ["nowhere", "not a folder"]),
         (["data.domains=[books,novels]"], ["novels", "books"]),
+        (["data.sequence_length=1"], ["data.sequence_length", "greater than or equal to 2", "given 1"]),
+        (["data.batch_size=0"], ["data.batch_size", "greater than 0", "given 0"]),
+        (["data.seed=-1"], ["data.seed", "greater than or equal to 0", "given -1"]),
+        (
+            ["data=files", "data.source.path=.", "data.source.validation_fraction=1"],
+            ["data.source.validation_fraction", "less than 1", "given 1"],
+        ),
+        (
+            ["data=files", "data.source.path=.", "data.source.max_characters=0"],
+            ["data.source.max_characters", "given 0"],
+        ),
+        (["callbacks.consistency.segment_lengths=[4,0]"], ["callbacks.consistency.segment_lengths", "greater than 0"]),
+        (["callbacks.caches.cache_ratios.lru=[0]"], ["callbacks.caches.cache_ratios", "greater than 0"]),
         (["-m", "moe.top_k=4,65"], ["moe.top_k (65)"]),
         (["sweep=smoke", "moe.top_k=65"], ["moe.top_k (65)"]),
         (["trainer.max_steps=[1"], ["trainer.max_steps=[1"]),

@@ -161,7 +161,8 @@ def test_own_text_that_has_changed_is_told_with_the_way_out(moved, tmp_path):
     [
         ({"_target_": "os.system", "command": "ls"}, "no source of text of ours, given 'os.system'"),
         ({"_target_": "moe_toy.data.domains.TextSource"}, "no source of text of ours"),
-        ({"_target_": "moe_toy.data.domains.FileDomains", "pth": "x"}, "data.source does not fit FileDomains"),
+        ({"_target_": "moe_toy.data.domains.FileDomains", "pth": "x"}, "data.source.pth: no such key"),
+        ({"_target_": "moe_toy.data.domains.FileDomains", "path": "x"}, "data.source does not fit FileDomains"),
         (["a"], "no source of text of ours, given None"),
     ],
     ids=str,
@@ -489,7 +490,7 @@ def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
 
 
 def test_results_without_a_summary_are_not_taken_for_finished(tmp_path, monkeypatch):
-    monkeypatch.setattr(OutputFolder, "claim", lambda *_: None)
+    monkeypatch.setattr(OutputFolder, "write_identity", lambda *_: None)
     save_trace(load_golden("uniform_e8k2").trace, tmp_path / "a.safetensors")
     (tmp_path / "summary.json").write_text("{}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -506,7 +507,7 @@ def test_runs_without_a_summary_are_refused(complain, tmp_path, summary):
 
 def test_a_second_evaluation_is_refused_while_the_first_writes(tmp_path):
     save_trace(load_golden("uniform_e8k2").trace, tmp_path / "a.safetensors")
-    with OutputFolder(tmp_path / "out").alone(), pytest.raises(UserError, match="another process is evaluating into"):
+    with OutputFolder(tmp_path / "out").lock(), pytest.raises(UserError, match="another process is evaluating into"):
         run(tmp_path / "out", "target=trace", f"target.path={tmp_path}/a.safetensors")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 

@@ -131,7 +131,7 @@ def test_the_root_is_given_or_from_the_environment_or_the_cache(tmp_path, monkey
 
 def test_two_processes_at_once_assemble_once_and_the_rows_are_the_recorded_ones(tmp_path):
     """The real domain math, which needs no package."""
-    command = [sys.executable, "-m", "moe_toy.corpus.corpus", "--domains", "math", "--root", str(tmp_path)]
+    command = [sys.executable, "-m", "moe_toy.corpus", "--domains", "math", "--root", str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]

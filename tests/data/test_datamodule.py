@@ -215,10 +215,7 @@ def test_token_bytes_cover_the_model_vocabulary(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sequence_length": 1}, "data.sequence_length=1 is too small"),
-        ({"seed": -1}, "data.seed=-1 is too small"),
         ({"root": "/dev/null"}, "cannot keep tokens under data.root=/dev/null"),
-        ({"batch_size": 0}, "data.batch_size=0 is too small"),
         ({"domains": ["animal"]}, "data.domains names animal; available are animals, colours, digits"),
         ({"weights": {"animal": 1}}, "data.weights names animal; the domains are animals, colours, digits"),
         ({"weights": {"animals": 0}}, "not all 0"),

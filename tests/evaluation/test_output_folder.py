@@ -16,22 +16,22 @@ def test_a_new_or_empty_folder_is_claimed(tmp_path, made):
     folder = OutputFolder(tmp_path / "out")
     if made:
         folder.path.mkdir()
-    folder.claim(IDENTITY)
+    folder.write_identity(IDENTITY)
     folder.check(IDENTITY)  # the same evaluation may go on
 
 
 def test_another_target_is_refused(tmp_path):
     folder = OutputFolder(tmp_path)
-    folder.claim(IDENTITY)
+    folder.write_identity(IDENTITY)
     other = {"target": {"kind": "trace", "source": "b.safetensors"}, "data": None}
     with pytest.raises(UserError, match=r"another evaluation \(target.source a.safetensors there, b.safetensors now\)"):
-        folder.claim(other)
+        folder.write_identity(other)
 
 
 def test_other_files_are_left_alone(tmp_path):
     (tmp_path / "config.yaml").write_text("of a run")
     with pytest.raises(UserError, match="holds files of something else"):
-        OutputFolder(tmp_path).claim(IDENTITY)
+        OutputFolder(tmp_path).write_identity(IDENTITY)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
@@ -43,7 +43,7 @@ def test_a_start_that_could_not_write_leaves_a_free_folder(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         with pytest.raises(OSError, match="No space left"):
-            OutputFolder(tmp_path).claim(IDENTITY)
+            OutputFolder(tmp_path).write_identity(IDENTITY)
     assert not list(tmp_path.iterdir())
 
 
@@ -51,7 +51,7 @@ def test_a_start_that_was_killed_leaves_a_free_folder(tmp_path):
     (tmp_path / "evaluation.json.part").write_text('{"target"')
     (tmp_path / ".lock").touch()
     folder = OutputFolder(tmp_path)
-    folder.claim(IDENTITY)
+    folder.write_identity(IDENTITY)
     folder.check(IDENTITY)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "evaluation.json"]
 

@@ -1,6 +1,7 @@
 """The tables of `analyze`: golden values through saved trace files, streams, domains by name."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,3 +209,14 @@ def test_correlations_over_the_golden_models_equal_the_published_code(golden_nam
             rows = pd.concat(pairs)
             got = pearson(torch.tensor(rows.hit_rate_x.to_numpy()), torch.tensor(rows.hit_rate_y.to_numpy()))
             assert got == pytest.approx(correlation, abs=1e-4)
+
+
+def test_threads_are_as_many_afterwards_as_before(golden):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        analyze(golden.trace, segment_lengths=[4], intervals=False)
+        with ThreadPoolExecutor(1) as later:
+            assert (torch.get_num_threads(), later.submit(torch.get_num_threads).result()) == (2, 2)
+    finally:
+        torch.set_num_threads(before)

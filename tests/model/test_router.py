@@ -44,6 +44,14 @@ def test_ties_go_to_the_lower_index():
     assert best_first(torch.tensor([[0.0, 1.0, 1.0, 0.0, 1.0]]), 4).tolist() == [[1, 2, 4, 0]]
 
 
+@pytest.mark.parametrize("values", [3, 1000])
+def test_the_best_are_those_of_a_stable_sort_with_ties_and_without(values):
+    ranking = torch.randint(values, (50, 8)) + torch.arange(8) * (values > 8) / 8
+    expected = ranking.sort(dim=-1, descending=True, stable=True).indices
+    for top_k in (1, 3, 8):
+        assert torch.equal(best_first(ranking, top_k), expected[:, :top_k])
+
+
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_router_gives_ties_to_the_lower_index(make_config, kind, biased):

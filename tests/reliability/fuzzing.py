@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from moe_toy.command_line.mistakes import causes
+from moe_toy.checks.mistakes import causes
 from moe_toy.errors import UserError
 
 EXTRA_MEMORY = 3 * 2**30  # a page of parquet can claim 2 GB, for which pyarrow makes room before it unpacks

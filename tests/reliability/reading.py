@@ -1,5 +1,6 @@
 """Every reader of files that may come from somebody else, with a small valid file to start from."""
 
+import json
 from collections import deque
 from pathlib import Path
 
@@ -85,6 +86,35 @@ def write_routed_npy(path: Path) -> None:
     np.save(path.with_suffix(".tokens.npy"), np.arange(12))
 
 
+def chosen_rows() -> list[tuple[int, int, list[int]]]:
+    """Token, layer and experts of each row."""
+    return [
+        (token, layer, ids.tolist())
+        for (token, layer), ids in zip(np.ndindex(12, 2), chosen_experts().reshape(-1, 2), strict=True)
+    ]
+
+
+def write_json_lines(path: Path) -> None:
+    rows = (
+        {"req_id": token // 6, "token_idx": token % 6, "layer": layer, "topk_ids": ids, "topk_weights": [0.6, 0.4]}
+        for token, layer, ids in chosen_rows()
+    )
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def write_route_csv(path: Path) -> None:
+    lines = ["# n_expert=6", "# layer=0 expert_bytes=300", "# layer=1 expert_bytes=300"]
+    lines.append("turn,phase,step,layer,slot,expert")
+    for token, layer, ids in chosen_rows():
+        lines += [f"{token // 6},{int(token % 6 > 2)},{token % 6},{layer},{slot},{id}" for slot, id in enumerate(ids)]
+    path.write_text("\n".join(lines))
+
+
+def write_list_csv(path: Path) -> None:
+    lines = [f'{token // 6},{layer},{token % 6},"{ids}"' for token, layer, ids in chosen_rows()]
+    path.write_text("\n".join(["request,layer,token,experts", *lines]))
+
+
 def routed_experts(path: Path) -> None:
     import_traces(path, num_experts=6, sequence_length=2)
 
@@ -96,6 +126,9 @@ READERS = {
     "a.safetensors": (write_trace, load_trace),
     "routed.npz": (write_routed_npz, routed_experts),
     "routed.npy": (write_routed_npy, routed_experts),
+    "routed.jsonl": (write_json_lines, routed_experts),
+    "routed.csv": (write_route_csv, routed_experts),
+    "lists.csv": (write_list_csv, routed_experts),
     "plain.ckpt": (write_checkpoint, checkpoint),
     "own.ckpt": (write_own_checkpoint, checkpoint),
     "tokenizer.json": (write_tokenizer, tokenizer),

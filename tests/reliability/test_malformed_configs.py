@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from moe_toy.command_line.mistakes import MISTAKES, explain, flat_keys
+from moe_toy.checks.mistakes import MISTAKES, explain, flat_keys
 from moe_toy.training import preflight
 from tests.paths import CONF, ROOT
 

@@ -14,7 +14,7 @@ from moe_toy.errors import UserError
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.lit_moe import LitMoE
-from moe_toy.training.nonfinite import place_of_nonfinite
+from moe_toy.training.nonfinite import find_nonfinite
 from tests.reliability.compare import assert_same_end
 
 SHORT = ["trainer.max_steps=6", "trainer.val_check_interval=2", "trainer.accumulate_grad_batches=1", "callbacks=none"]
@@ -72,7 +72,7 @@ def test_the_layer_is_named(make_config, name, value, place):
     model = MoETransformer(config, LoadBalancer(num_layers=2, num_experts=config.moe.num_experts))
     with torch.no_grad():
         model.get_parameter(name).fill_(value)
-    assert place_of_nonfinite(model, [TokenBatch(torch.arange(8)[None], torch.zeros(1, dtype=torch.int64))]) == place
+    assert find_nonfinite(model, [TokenBatch(torch.arange(8)[None], torch.zeros(1, dtype=torch.int64))]) == place
     assert model.training
 
 

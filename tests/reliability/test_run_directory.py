@@ -15,7 +15,7 @@ import pytest
 
 import evaluate
 import train
-from moe_toy.command_line.mistakes import report_user_errors
+from moe_toy.checks.mistakes import report_user_errors
 from moe_toy.errors import UserError
 from moe_toy.runs import checkpoint_file
 from moe_toy.runs.checkpoint_file import load_intact, save_checkpoint

@@ -292,3 +292,26 @@ def test_row_500_of_arrays_is_named(tmp_path):
     np.savez(tmp_path / "a.npz", routed_experts=routed, token_ids=np.arange(600))
     with pytest.raises(UserError, match=r"row 500 names an expert twice in layer 1: \[4, 4\]"):
         only(tmp_path / "a.npz", sequence_length=64)
+
+
+@pytest.mark.parametrize("change", [{"step": 10**30}, {"step": -3}, {"layer": 2**31}, {"expert": 2**63}, {"turn": -1}])
+def test_numbers_that_no_array_of_ids_holds_are_refused_with_their_line(tmp_path, change):
+    columns = ("turn", "phase", "step", "layer", "slot", "expert")
+    rows = [dict(zip(columns, (0, 0, step, 0, 0, step), strict=True)) for step in range(3)]
+    rows[1] |= change
+    text = "\n".join(",".join(map(str, row.values())) for row in rows)
+    (tmp_path / "a.csv").write_text(f"{','.join(columns)}\n{text}\n")
+    with pytest.raises(UserError, match=r"a.csv: line 3 is .*; its numbers must be from 0 and below 2³¹"):
+        import_traces(tmp_path / "a.csv", num_experts=6)
+
+
+def test_a_request_may_have_any_name_and_a_weight_any_size(tmp_path):
+    weights = {"topk_ids": [1, 5], "topk_weights": [1, 10**400]}
+    rows = [{"req_id": {"a": [1]}, "token_idx": step, "layer": layer} for step in range(3) for layer in (0, 1)]
+    rows[0] |= weights
+    for row in rows[1:]:
+        row["topk_ids"] = [row["token_idx"], 3 + row["layer"]]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    [trace] = import_traces(tmp_path / "a.jsonl", num_experts=6)
+    assert trace.expert_ids.shape == (2, 1, 3, 2)
+    assert trace.expert_ids[0, 0, 0].tolist() == [5, 1]  # heaviest first

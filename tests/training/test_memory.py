@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from moe_toy.errors import UserError
 from moe_toy.training import memory, preflight
 from moe_toy.training.build import build_model
-from moe_toy.training.memory import GIB, check_memory, free_memory, need_of, told_where_memory_ends
+from moe_toy.training.memory import GIB, check_memory, free_memory, need_of, report_out_of_memory
 from tests.paths import CONF
 
 
@@ -136,7 +136,7 @@ def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):
 def test_where_memory_ends_the_way_out_is_one_line(error):
     with (
         pytest.raises(UserError, match=r"memory.* ended; use a smaller data\.batch_size") as told,
-        told_where_memory_ends(),
+        report_out_of_memory(),
     ):
         raise error
     assert "\n" not in str(told.value)
@@ -144,5 +144,5 @@ def test_where_memory_ends_the_way_out_is_one_line(error):
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), NotImplementedError("no kernel")], ids=str)
 def test_other_errors_keep_their_traceback(error):
-    with pytest.raises(type(error), match=str(error)), told_where_memory_ends():
+    with pytest.raises(type(error), match=str(error)), report_out_of_memory():
         raise error

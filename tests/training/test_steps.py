@@ -6,13 +6,13 @@ import pytest
 
 from moe_toy.errors import UserError
 from moe_toy.training.steps import (
-    accumulated_alone,
     accumulated_batches,
     check_interval,
     check_whole_steps,
-    count_batches_anew,
-    settle_epoch,
-    settle_validations,
+    micro_batches_per_step,
+    reset_batch_counts,
+    set_epoch,
+    set_validations,
 )
 
 
@@ -28,10 +28,10 @@ def test_a_batch_that_ranks_cannot_share_is_refused(num_ranks):
 
 
 def test_accumulation_is_not_said_twice():
-    assert accumulated_alone(None, batch_size=16, accumulate_grad_batches=4) == 4
-    assert accumulated_alone(1024, batch_size=16, accumulate_grad_batches=1) == 64
+    assert micro_batches_per_step(None, batch_size=16, accumulate_grad_batches=4) == 4
+    assert micro_batches_per_step(1024, batch_size=16, accumulate_grad_batches=1) == 64
     with pytest.raises(UserError, match="accumulate_grad_batches=4 is derived from global_batch_size=1024"):
-        accumulated_alone(1024, batch_size=16, accumulate_grad_batches=4)
+        micro_batches_per_step(1024, batch_size=16, accumulate_grad_batches=4)
 
 
 def trainer(**changes):
@@ -74,7 +74,7 @@ def test_an_epoch_that_ends_within_a_step_is_refused(name):
 def test_a_share_of_an_epoch_is_one_of_whole_steps():
     half = trainer(accumulate_grad_batches=2, limit_train_batches=0.5, val_check_interval=1.0)
     for _ in range(2):  # once for each stage
-        settle_epoch(half, 10)
+        set_epoch(half, 10)
         assert half.limit_train_batches == 4
 
 
@@ -84,19 +84,19 @@ def test_validations_come_after_as_many_steps_however_a_step_is_split(interval, 
     split = trainer(
         accumulate_grad_batches=accumulated, val_check_interval=interval, num_training_batches=15 * accumulated
     )
-    settle_validations(split)
+    set_validations(split)
     assert split.val_check_batch == steps * accumulated
 
 
 def test_batches_done_are_counted_in_those_of_now():
     batches = {"total": {"ready": 12, "completed": 12}, "current": {"ready": 4, "completed": 4}}
     state = {"epoch_loop.batch_progress": batches}
-    count_batches_anew(state, step=6, accumulated=3)
+    reset_batch_counts(state, step=6, accumulated=3)
     assert batches == {"total": {"ready": 18, "completed": 18}, "current": {"ready": 6, "completed": 6}}
 
 
 def test_a_share_of_less_than_a_step_is_refused_and_zero_is_not():
     options = {"accumulate_grad_batches": 2, "val_check_interval": 1.0}
-    settle_epoch(trainer(limit_train_batches=0.0, **options), 10)
+    set_epoch(trainer(limit_train_batches=0.0, **options), 10)
     with pytest.raises(UserError, match=r"limit_train_batches=0.1 of 5 steps is none"):
-        settle_epoch(trainer(limit_train_batches=0.1, **options), 10)
+        set_epoch(trainer(limit_train_batches=0.1, **options), 10)

@@ -24,7 +24,7 @@ from moe_toy.errors import EXIT_USER_ERROR, UserError
 MISTAKES = (UserError, ValidationError, HydraException, OmegaConfBaseException)
 OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 OF_THE_DISK |= {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}  # a file where a directory should be, or the reverse
-OF_THE_DISK |= {errno.ENAMETOOLONG, errno.ELOOP}
+OF_THE_DISK |= {errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE}
 SECTIONS = {
     "DataConfig": "data",
     "MoEConfig": "moe",
