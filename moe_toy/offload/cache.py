@@ -56,13 +56,14 @@ class ExpertCache(Cache):
 
 
 def lookups_of(expert_ids: Int[Tensor, "layer seq k"], num_experts: int, prompt_length: int = 0) -> list[list[int]]:
-    """What a cache is asked for, layer by layer: the experts of a prompt at once, then token by token."""
+    """What a cache is asked for, layer by layer: the experts of a prompt at once, then token by token. An expert of -1
+    is none."""
     lookups = []
     if prompt_length:
         prompt = expert_ids[:, :prompt_length].flatten(1).tolist()
-        lookups = [[layer * num_experts + e for e in once(ids)] for layer, ids in enumerate(prompt)]
+        lookups = [[layer * num_experts + e for e in once(ids) if e >= 0] for layer, ids in enumerate(prompt)]
     for token in expert_ids[:, prompt_length:].permute(1, 0, 2).tolist():
-        lookups += [[layer * num_experts + e for e in ids] for layer, ids in enumerate(token)]
+        lookups += [[layer * num_experts + e for e in ids if e >= 0] for layer, ids in enumerate(token)]
     return lookups
 
 

@@ -4,19 +4,28 @@ full, or raises."""
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from moe_toy.errors import UserError
-from moe_toy.offload.store import Store
 
 Kind = Literal["disk", "page_cache", "host"]
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A file of rows."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def offset(self, row: int) -> int:
+        """Where a row begins, at a whole page."""
 
 
 class Reader(ABC):
@@ -34,7 +43,7 @@ class Reader(ABC):
 class FileReader(Reader):
     """Rows of a file, read past the page cache of the system (`direct`) or through it."""
 
-    def __init__(self, store: Store, *, direct: bool) -> None:
+    def __init__(self, store: Rows, *, direct: bool) -> None:
         self.store = store
         self.file = open_direct(store.path) if direct else os.open(store.path, os.O_RDONLY)
 
@@ -56,21 +65,15 @@ class FileReader(Reader):
 
 
 class HostReader(Reader):
-    """Rows in memory that no computation reads: all experts, copied there once."""
+    """Rows in memory that no computation reads: the whole file, copied there once."""
 
-    def __init__(self, store: Store) -> None:
-        self.row_bytes = store.layout.row_bytes
-        self.rows = mmap.mmap(-1, store.layout.num_rows * self.row_bytes)
-        reader, view = FileReader(store, direct=False), memoryview(self.rows)
-        try:
-            for row in range(store.layout.num_rows):
-                reader.read(row, view[row * self.row_bytes : (row + 1) * self.row_bytes])
-        finally:
-            reader.close()
-        self.bytes = np.frombuffer(self.rows, np.uint8).reshape(store.layout.num_rows, self.row_bytes)
+    def __init__(self, store: Rows) -> None:
+        self.store = store
+        self.bytes = np.fromfile(store.path, np.uint8)
 
     def read(self, row: int, buffer: memoryview) -> None:
-        np.copyto(np.frombuffer(buffer, np.uint8), self.bytes[row, : len(buffer)])  # lets other threads run
+        start = self.store.offset(row)
+        np.copyto(np.frombuffer(buffer, np.uint8), self.bytes[start : start + len(buffer)])  # lets other threads run
 
     def close(self) -> None:
         del self.bytes
@@ -90,7 +93,7 @@ class SlowReader(Reader):
         self.reader.close()
 
 
-def open_reader(store: Store, kind: Kind, delay: float = 0.0) -> Reader:
+def open_reader(store: Rows, kind: Kind, delay: float = 0.0) -> Reader:
     """`delay`: seconds that every row takes longer."""
     reader: Reader = HostReader(store) if kind == "host" else FileReader(store, direct=kind == "disk")
     return SlowReader(reader, delay) if delay else reader

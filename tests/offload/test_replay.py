@@ -1,0 +1,60 @@
+"""A replay reads what the simulator misses, rows of the size of their layers, and computes nothing."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from moe_toy.errors import UserError
+from moe_toy.offload.cache import lookups_of, new_caches, simulate
+from moe_toy.offload.engine import Engine
+from moe_toy.offload.layout import PAGE
+from moe_toy.offload.readers import open_reader
+from moe_toy.offload.replay import REPLAYED, RowsOfLayers, replay, write_scratch
+
+EXPERT_BYTES = (PAGE + 1, 3 * PAGE)  # in whole pages: two and three
+LAYERS, EXPERTS = 2, 12
+
+
+@pytest.fixture
+def expert_ids():
+    torch.manual_seed(0)
+    return torch.rand(LAYERS, 30, EXPERTS).topk(3).indices
+
+
+@pytest.mark.parametrize("kind", ["disk", "page_cache", "host"])
+@pytest.mark.parametrize("policy", ["lru", "belady"])
+def test_bytes_are_those_of_the_missed_rows(tmp_path, expert_ids, kind, policy):
+    lookups = lookups_of(expert_ids, EXPERTS, prompt_length=5)
+    scratch = write_scratch(tmp_path / "rows.bin", max(EXPERT_BYTES), LAYERS * EXPERTS, most_bytes=7 * 3 * PAGE)
+    assert scratch.path.stat().st_size == 7 * 3 * PAGE
+    reader = RowsOfLayers(open_reader(scratch, kind), EXPERT_BYTES, EXPERTS)
+    engine = Engine(reader, row_bytes=scratch.row_bytes, num_slots=9, threads=2)
+    engine.start(new_caches(policy, lookups, 9, LAYERS))
+
+    def from_disk() -> int:
+        return int(re.search(r"read_bytes: (\d+)", Path("/proc/self/io").read_text())[1])
+
+    before = from_disk()
+    costs = replay(engine, lookups, EXPERT_BYTES)
+    read = from_disk() - before
+    engine.close()
+    missed = simulate(policy, lookups, 9, LAYERS).reshape(-1, LAYERS)
+    assert costs[:, REPLAYED.index("reads")].tolist() == missed.sum(1).tolist()
+    assert costs[:, REPLAYED.index("bytes")].tolist() == (missed @ [2 * PAGE, 3 * PAGE]).tolist()
+    assert read == (costs[:, -1].sum() if kind == "disk" else 0)
+    assert (costs[:, 1] + costs[:, 2] <= costs[:, 0]).all()
+
+
+def test_half_a_token_is_refused(tmp_path, expert_ids):
+    scratch = write_scratch(tmp_path / "rows.bin", PAGE, 24)
+    engine = Engine(open_reader(scratch, "host"), row_bytes=PAGE, num_slots=9, threads=1)
+    with pytest.raises(UserError, match="whole number of tokens"):
+        replay(engine, lookups_of(expert_ids, EXPERTS)[:-1], EXPERT_BYTES)
+
+
+def test_tokens_may_have_fewer_experts():
+    expert_ids = torch.tensor([[[0, -1], [2, 1]], [[-1, -1], [1, -1]]])
+    assert lookups_of(expert_ids, 4) == [[0], [], [2, 1], [5]]
+    assert lookups_of(expert_ids, 4, 2) == [[0, 2, 1], [5]]
