@@ -18,7 +18,7 @@ from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
 from moe_toy.evaluation.evaluation import write_report
-from moe_toy.evaluation.offloading import Offloading
+from moe_toy.evaluation.offloading import Offloading, store_bytes
 from moe_toy.evaluation.reading import Reading
 from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import (
@@ -76,13 +76,13 @@ class CheckpointTarget(ModelTarget):
     def prepare(self, out_dir: Path) -> None:
         self.reading.prepare(self, out_dir)
         if self.offloading is not None:
-            self.offloading.prepare(self._saved()[0], out_dir)
+            self.offloading.prepare(store_bytes(self._saved()[0], self.offloading.settings), out_dir)
 
     def run(self, out_dir: Path) -> Results:
         results = self.reading.run(self, out_dir)
         if self.offloading is None:
             return results
-        return self.offloading.run(results, lambda: self.load().model, self.reading.samples(self), out_dir)
+        return self.offloading.decode(results, lambda: self.load().model, self.reading.samples(self), out_dir)
 
     def write_report(self, results: Results, out_dir: Path) -> Path:
         report = write_report(results, out_dir)

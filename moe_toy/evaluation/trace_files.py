@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from safetensors import SafetensorError, safe_open
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.evaluation import Evaluation, Subject, write_report
+from moe_toy.evaluation.offloading import Offloading
 from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import file_state
+from moe_toy.offload.replay import SCRATCH_BYTES
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.contents import bare_name
@@ -55,6 +59,8 @@ class TraceTarget:
         self.keep_constant_layers = keep_constant_layers
         self.tokenizer = None if tokenizer is None else Path(tokenizer)
         self.evaluation = Evaluation(options)
+        self.offloading = Offloading(options.offload) if options.offload else None
+        self.expert_bytes = options.device.get("expert_bytes")
 
     def check(self) -> None:
         """Reads the files as a whole."""
@@ -65,15 +71,32 @@ class TraceTarget:
         deque(Recording([file for file, is_it in ours.items() if is_it]), maxlen=0)
         if self.tokenizer is not None and not self.tokenizer.is_file():
             raise UserError(f"target.tokenizer={self.tokenizer}: no such file; give a tokenizer.json")
+        if self.offloading is not None:
+            self.offloading.check_traces(self._traces(), self.expert_bytes)
 
     def prepare(self, out_dir: Path) -> None:
         self.evaluation.prepare(self._subject(), out_dir)
+        if self.offloading is not None:
+            self.offloading.prepare(SCRATCH_BYTES, out_dir)
 
     def run(self, out_dir: Path) -> Results:
-        return self.evaluation.run(self._subject(), out_dir)
+        results = self.evaluation.run(self._subject(), out_dir)
+        if self.offloading is None:
+            return results
+        return self.offloading.replay(results, self._traces(), self.expert_bytes, out_dir)
 
     def write_report(self, results: Results, out_dir: Path) -> Path:
-        return write_report(results, out_dir)
+        report = write_report(results, out_dir)
+        if self.offloading is not None:
+            self.offloading.remove_parts(out_dir)
+        return report
+
+    def _traces(self) -> Iterator[RoutingTrace]:
+        for file in self._files():
+            if is_ours(file):
+                yield from Recording([file])
+            else:
+                yield from (replace(trace, domains=trace.domains or (bare_name(file),)) for trace in self._import(file))
 
     def _subject(self) -> Subject:
         return Subject(
@@ -88,6 +111,8 @@ class TraceTarget:
     def identity(self) -> dict[str, Any]:
         options = {"num_experts": self.num_experts, "sequence_length": self.sequence_length}
         options |= {"keep_constant_layers": True} if self.keep_constant_layers else {}
+        if self.offloading is not None:
+            options |= {"offload": self.offloading.settings.as_json(), "expert_bytes": self.expert_bytes}
         return {"files": {str(file.resolve()): file_state(file) for file in self._files()}, **options}
 
     def record(self, folder: Path) -> list[Path]:

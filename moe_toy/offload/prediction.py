@@ -47,11 +47,12 @@ class ForcedMisses(Cache):
     """A cache that holds all experts and yet reads `misses` of every lookup again: what these cost, with all that goes
     on around them, and nothing else."""
 
-    def __init__(self, misses: int) -> None:
-        self.misses = misses
+    def __init__(self, misses: int, *, in_turn: bool = False) -> None:
+        self.misses, self.in_turn = misses, in_turn
+        """`in_turn`: every lookup has the first slots, for a replay, which does not read them."""
 
     def look_up(self, items: Sequence[int]) -> list[Step]:
-        return [Step(item, item, number < self.misses) for number, item in enumerate(items)]
+        return [Step(item, number if self.in_turn else item, number < self.misses) for number, item in enumerate(items)]
 
 
 def points(top_k: int) -> list[tuple[int, bool]]:

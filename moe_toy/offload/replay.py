@@ -20,6 +20,7 @@ from moe_toy.offload.readers import Reader
 
 REPLAYED = (*COLUMNS, "bytes")
 CHUNK = 2**24
+SCRATCH_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Scratch:
         return row % self.num_rows * self.row_bytes
 
 
-def write_scratch(path: Path, row_bytes: int, num_rows: int, most_bytes: int = 2**30) -> Scratch:
+def write_scratch(path: Path, row_bytes: int, num_rows: int, most_bytes: int = SCRATCH_BYTES) -> Scratch:
     """At most `most_bytes`, but at least one row. Its bytes are random: no file system can leave them out."""
     row_bytes = round_up(row_bytes, PAGE)
     scratch = Scratch(path, row_bytes, max(min(num_rows, most_bytes // row_bytes), 1))

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from moe_toy.offload.measure import CALIBRATION, RESIDENT, Measurement
+from moe_toy.offload.measure import Measurement
+from moe_toy.offload.measure_replay import ReplayMeasurement
+from moe_toy.offload.passes import CALIBRATION, RESIDENT
 from moe_toy.offload.prediction import Prediction
 
 ARM = ["policy", "capacity"]
@@ -25,19 +27,19 @@ PLACES = {
 }
 
 
-def tables_of(measurement: Measurement) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+def tables_of(measurement: Measurement | ReplayMeasurement) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Run it: `offload` (one row per arm, and per arm and domain), `offload_steps` (one per token), and what holds for
     all of them."""
     steps = measurement.run()
-    layout, config = measurement.layout, measurement.model.config
     prediction = fit_prediction(steps)
-    table = decoding_table(steps, prediction, layout.num_layers * config.moe.top_k)
+    table = decoding_table(steps, prediction, measurement.active)
     facts = measurement.settings.as_json() | {
+        "computes": isinstance(measurement, Measurement),
         "place": PLACES[measurement.settings.store],
         "processor": processor(),
         "cpu_threads": torch.get_num_threads(),
-        "row_bytes": layout.row_bytes,
-        "num_rows": layout.num_rows,
+        "row_bytes": measurement.row_bytes,
+        "num_rows": measurement.num_rows,
         "calibration": {
             "compute_ms": 1000 * prediction.compute,
             "latency_ms": 1000 * prediction.latency,

@@ -42,19 +42,36 @@ def measured_section(results: Results) -> Section | None:
     if table.domain.nunique() > 1:
         ratios = offload.pooled(table).cache_ratio
         shown["By domain"] = offload.time_by_domain(table, float(ratios.loc[(ratios - 2).abs().idxmin()]))
-    error = facts["prediction_error"]
     return Section(
         "Measured",
-        f"Decoding token by token, with experts {facts['place']} and a few of them cached: a missed expert is loaded "
-        "before the token goes on. A cache ratio of 1 holds as many experts as a token activates in all layers.",
+        f"{_what(facts)}, with experts {facts['place']} and a few of them cached: a missed expert is loaded before the "
+        "token goes on. A cache ratio of 1 holds as many experts as a token activates in all layers.",
         figures(shown) + html_table(_shown(table)),
-        f"{facts['prompt_length']} tokens are read at once (the prompt, timed apart) and {facts['decode_length']} "
-        f"decoded one by one, {_count(facts['samples_per_domain'], 'sequence')} of each domain, caches empty before "
-        "each; every arm decodes the same tokens and gives the logits of the resident model to the bit, and all run "
-        f"there and back again. {facts['num_rows']} experts of {facts['row_bytes'] / 1024:.0f} KiB ({facts['dtype']}), "
-        f"{_count(facts['threads'], 'reader thread')}, {facts['cpu_threads']} computing, on {facts['processor']}. "
-        f"{_calibration(facts)} The prediction is off by {100 * error['median']:.0f} % in the median arm and "
-        f"{100 * error['worst']:.0f} % in the worst.",
+        _note(facts),
+    )
+
+
+def _what(facts: dict) -> str:
+    if facts["computes"]:
+        return "Decoding token by token"
+    return "Recorded routing, replayed token by token without computing"
+
+
+def _note(facts: dict) -> str:
+    error = facts["prediction_error"]
+    length = f"{facts['prompt_length']} tokens" if facts["computes"] else "The tokens of the prompt"
+    same = (
+        "decodes the same tokens and gives the logits of the resident model to the bit"
+        if facts["computes"]
+        else "asks for the same experts, and times are of loading alone"
+    )
+    return (
+        f"{length} are read at once (timed apart) and {facts['decode_length']} decoded one by one, "
+        f"{_count(facts['samples_per_domain'], 'sequence')} of each domain, caches empty before each; every arm {same}, "
+        f"and all run there and back again. {facts['num_rows']} experts of {facts['row_bytes'] / 1024:.0f} KiB"
+        f"{' (' + facts['dtype'] + ')' if facts['computes'] else ''}, {_count(facts['threads'], 'reader thread')}, "
+        f"{facts['cpu_threads']} computing, on {facts['processor']}. {_calibration(facts)} The prediction is off by "
+        f"{100 * error['median']:.0f} % in the median arm and {100 * error['worst']:.0f} % in the worst."
     )
 
 

@@ -8,7 +8,8 @@ import torch
 
 from moe_toy.errors import UserError
 from moe_toy.offload import measure
-from moe_toy.offload.measure import CALIBRATION, RESIDENT, Measurement
+from moe_toy.offload.measure import Measurement
+from moe_toy.offload.passes import CALIBRATION, RESIDENT
 from moe_toy.offload.settings import Arm, OffloadSettings
 from moe_toy.offload.tables import tables_of
 from tests.offload.test_prediction import SETTINGS
