@@ -60,7 +60,7 @@ class CheckpointTarget(ModelTarget):
         self.source = str(path)
         self.path = find(Path(path), KEY) if is_run else Path(path)
         self.name = Path(path).resolve().name if is_run else self.path.stem
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or ("cuda" if torch.cuda.is_available() and options.offload is None else "cpu")
         self.batch_size = batch_size
         self.reading = Reading(options)
         self.offloading = Offloading(options.offload) if options.offload else None

@@ -31,13 +31,14 @@ class Prediction:
         rounds: Float[np.ndarray, " token"],
         num_bytes: Float[np.ndarray, " token"],
     ) -> Prediction:
-        """Least squares, in which nothing takes less than no time."""
+        """Least squares of relative errors, in which nothing takes less than no time."""
         columns = np.stack([np.ones_like(seconds), rounds, num_bytes], 1)
         scale = np.maximum(columns.max(0), 1)
         kept = np.array([True, True, np.linalg.matrix_rank(columns / scale) == 3])  # else bytes go with rounds
         while True:
             found = np.zeros(3)
-            found[kept] = np.linalg.lstsq((columns / scale)[:, kept], seconds, rcond=None)[0]
+            relative = (columns / scale)[:, kept] / seconds[:, None]
+            found[kept] = np.linalg.lstsq(relative, np.ones_like(seconds), rcond=None)[0]
             if (found >= 0).all():
                 return Prediction(*(float(value) for value in found / scale))
             kept &= found > 0

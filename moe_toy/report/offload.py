@@ -67,8 +67,8 @@ def _note(facts: dict) -> str:
     )
     return (
         f"{length} are read at once (timed apart) and {facts['decode_length']} decoded one by one, "
-        f"{_count(facts['samples_per_domain'], 'sequence')} of each domain, caches empty before each; every arm {same}, "
-        f"and all run there and back again. {facts['num_rows']} experts of {facts['row_bytes'] / 1024:.0f} KiB"
+        f"{_count(facts['samples_per_domain'], 'sequence')} of each domain, caches empty before each; every arm "
+        f"{same}, and all run there and back again. {facts['num_rows']} experts of {facts['row_bytes'] / 1024:.0f} KiB"
         f"{' (' + facts['dtype'] + ')' if facts['computes'] else ''}, {_count(facts['threads'], 'reader thread')}, "
         f"{facts['cpu_threads']} computing, on {facts['processor']}. {_calibration(facts)} The prediction is off by "
         f"{100 * error['median']:.0f} % in the median arm and {100 * error['worst']:.0f} % in the worst."

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 import evaluate
@@ -15,12 +16,14 @@ from moe_toy.errors import UserError
 from moe_toy.evaluation import command, offloading
 from moe_toy.offload.readers import FileReader
 from moe_toy.results import Results
+from moe_toy.routing import RoutingTrace
+from moe_toy.traces.trace_file import save_trace
 from moe_toy.training import preflight
 from tests.paths import CONF, ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL
 
 QUICK = ["metrics.segment_lengths=[4,16]", "metrics.cache_stride=1", "metrics.intervals=false", "threads=1"]
-QUICK += ["metrics.min_token_count=2", "data.validation_samples=2", "target.device=cpu"]
+QUICK += ["metrics.min_token_count=2", "data.validation_samples=2"]
 FEW = ["offload.cache_ratios=[1,2]", "offload.policies=[lru]", "offload.prompt_length=8", "offload.decode_length=6"]
 
 
@@ -95,8 +98,41 @@ def test_bad_input_is_refused_in_one_line(refusal, run_dir, overrides, complaint
     assert complaint in line
 
 
-def test_targets_without_a_model_of_ours_are_refused(refusal, run_dir):
-    assert "checkpoint of ours" in refusal("evaluate", "target=trace", "target.path=x", "offload=disk")
+def test_a_gpu_is_refused_and_not_chosen(refusal, run_dir, monkeypatch):
+    asked = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]
+    assert "decodes on the CPU, not on target.device=meta" in refusal("evaluate", *asked, "target.device=meta")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert command.build(compose("evaluate", asked)).device == "cpu"
+
+
+def test_targets_that_decode_nothing_are_refused(refusal):
+    assert "checkpoint of ours" in refusal("evaluate", "target=huggingface", "target.path=x", "offload=disk")
+
+
+def test_recorded_routing_is_replayed(tmp_path):
+    torch.manual_seed(0)
+    ids = torch.rand(2, 3, 40, 8).topk(2).indices
+    trace = RoutingTrace(expert_ids=ids, token_ids=None, num_experts=8, layer_ids=(0, 1), expert_bytes=(4096, 9000))
+    trace_file = tmp_path / "chat.safetensors"
+    save_trace(trace, trace_file)
+    results = run(tmp_path / "out", "target=trace", f"target.path={trace_file}", "offload=disk", *FEW)
+    table = results.tables["offload"]
+    assert set(table.domain.dropna()) == {"chat"}
+    assert table[table.domain.isna()].policy.tolist() == ["lru", "lru"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "replayed token by token without computing" in page
+    assert not (tmp_path / "out" / offloading.FOLDER).exists()
+
+
+def test_a_replay_without_sizes_is_refused(refusal, tmp_path):
+    ids = torch.rand(2, 3, 40, 8).topk(2).indices
+    trace = RoutingTrace(expert_ids=ids, token_ids=None, num_experts=8, layer_ids=(0, 1))
+    save_trace(trace, tmp_path / "chat.safetensors")
+    overrides = [*QUICK[:2], "target=trace", f"target.path={tmp_path / 'chat.safetensors'}", "offload=disk", *FEW]
+    assert "give expert_bytes" in refusal("evaluate", *overrides)
+    sized = [*overrides, "bandwidth_gbps=1", "compute_ms=1", "expert_bytes=1e12"]
+    assert "too large for this machine" in refusal("evaluate", *sized)
 
 
 def test_a_file_system_without_direct_reads_is_refused(refusal, run_dir, monkeypatch):
