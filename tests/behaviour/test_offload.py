@@ -98,12 +98,13 @@ def test_bad_input_is_refused_in_one_line(refusal, run_dir, overrides, complaint
     assert complaint in line
 
 
-def test_a_gpu_is_refused_and_not_chosen(refusal, run_dir, monkeypatch):
-    asked = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]
-    assert "decodes on the CPU, not on target.device=meta" in refusal("evaluate", *asked, "target.device=meta")
+def test_a_gpu_is_refused_and_not_chosen(run_dir, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        assert command.build(compose("evaluate", asked)).device == "cpu"
+        target = command.build(compose("evaluate", [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]))
+    assert target.device == "cpu"
+    with pytest.raises(UserError, match="not on target.device=cuda; give target.device=cpu"):
+        target.offloading.check(target._saved()[0], "cuda", None)
 
 
 def test_targets_that_decode_nothing_are_refused(refusal):
