@@ -103,8 +103,8 @@ def test_a_gpu_is_refused_and_not_chosen(run_dir, monkeypatch):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         target = command.build(compose("evaluate", [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]))
     assert target.device == "cpu"
-    with pytest.raises(UserError, match="not on target.device=cuda; give target.device=cpu"):
-        target.offloading.check(target._saved()[0], "cuda", None)
+    with pytest.raises(UserError, match=r"not on target.device=cuda; give target.device=cpu"):
+        target.offloading.check(target._saved()[0], "cuda", target.reading.samples(target))
 
 
 def test_targets_that_decode_nothing_are_refused(refusal):
