@@ -81,9 +81,9 @@ class Engine:
         return [make(self.memory, slot * self.row_bytes) for slot in range(self.num_slots)]
 
     def close(self) -> None:
+        """Let the threads go; the reader stays open."""
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
-        self.reader.close()
 
     def _read(self, missing: Sequence[Step]) -> None:
         read, buffers = self.reader.read, self.buffers

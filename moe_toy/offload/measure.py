@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from moe_toy.offload.decode import COLUMNS, Decoded, decode
 from moe_toy.offload.engine import Account, Engine
 from moe_toy.offload.experts import offloaded
 from moe_toy.offload.layout import DTYPES, PAGE, Layout
-from moe_toy.offload.passes import CALIBRATION, RESIDENT, Cell, run_passes, step_rows
+from moe_toy.offload.passes import CALIBRATION, RESIDENT, run_passes, step_rows
 from moe_toy.offload.prediction import ForcedMisses, points
 from moe_toy.offload.readers import open_reader
 from moe_toy.offload.settings import Arm, OffloadSettings
@@ -56,9 +57,10 @@ class Measurement:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.store = self._store()
         self.expected = [self._decode_resident(sequence) for sequence in self.sequences]
-        cells = [Cell(CALIBRATION, self._calibrate), Cell(RESIDENT, self._run_resident)]
-        cells += [Cell(str(arm), lambda arm=arm: self._run_arm(arm)) for arm in self.arms]
-        return run_passes(cells, self.folder, "Decoding")
+        arms = [self._calibrate, self._run_resident, *(partial(self._run_arm, arm) for arm in self.arms)]
+        names = [f"{sequence.domain} {sequence.number}" for sequence in self.sequences]
+        with closing(open_reader(self.store, self.settings.store, self.settings.delay_ms / 1000)) as self.reader:
+            return run_passes(arms, names, self.folder, "Decoding")
 
     def _store(self) -> Store:
         path = self.folder / STORE
@@ -69,44 +71,40 @@ class Measurement:
     def _decode_resident(self, sequence: Text) -> Decoded:
         return decode(self.model, sequence.token_ids, self.settings.prompt_length, Account())
 
-    def _run_resident(self) -> pd.DataFrame:
-        parts = [self._rows(sequence, self._decode_resident(sequence)) for sequence in self.sequences]
-        return pd.concat(parts).assign(policy=RESIDENT, capacity=self.num_rows)
+    def _run_resident(self, number: int) -> pd.DataFrame:
+        sequence = self.sequences[number]
+        rows = self._rows(sequence, self._decode_resident(sequence))
+        return rows.assign(policy=RESIDENT, capacity=self.num_rows)
 
-    def _run_arm(self, arm: Arm) -> pd.DataFrame:
-        parts = []
+    def _run_arm(self, arm: Arm, number: int) -> pd.DataFrame:
+        sequence, expected = self.sequences[number], self.expected[number]
+        lookups = lookups_of(expected.expert_ids, self.layout.num_experts, self.settings.prompt_length)
+        order = arm.policy, lookups, arm.capacity, self.layout.num_layers, self.settings.scope
         with closing(self._engine(arm.capacity)) as engine, offloaded(self.model, engine, self.layout):
-            for sequence, expected in zip(self.sequences, self.expected, strict=True):
-                lookups = lookups_of(expected.expert_ids, self.layout.num_experts, self.settings.prompt_length)
-                order = arm.policy, lookups, arm.capacity, self.layout.num_layers, self.settings.scope
-                engine.start(new_caches(*order))
-                decoded = decode(self.model, sequence.token_ids, self.settings.prompt_length, engine.account)
-                if not torch.equal(decoded.logits, expected.logits):
-                    raise RuntimeError(f"{arm} decodes other logits than the resident model")
-                simulated = simulate(*order).reshape(-1, self.layout.num_layers).sum(1)
-                parts.append(self._rows(sequence, decoded).assign(simulated_reads=simulated))
-        return pd.concat(parts).assign(policy=arm.policy, capacity=arm.capacity)
+            engine.start(new_caches(*order))
+            decoded = decode(self.model, sequence.token_ids, self.settings.prompt_length, engine.account)
+        if not torch.equal(decoded.logits, expected.logits):
+            raise RuntimeError(f"{arm} decodes other logits than the resident model")
+        simulated = simulate(*order).reshape(-1, self.layout.num_layers).sum(1)
+        rows = self._rows(sequence, decoded).assign(simulated_reads=simulated)
+        return rows.assign(policy=arm.policy, capacity=arm.capacity)
 
-    def _calibrate(self) -> pd.DataFrame:
-        """Decode with a known number of misses, in all slots at once; of two sequences, which is enough."""
-        parts = []
+    def _calibrate(self, number: int) -> pd.DataFrame:
+        """Decode with a known number of misses, all experts having slots."""
+        sequence, parts = self.sequences[number], []
         with closing(self._engine(self.num_rows)) as engine, offloaded(self.model, engine, self.layout):
             rows = engine.buffers
             for row, buffer in enumerate(rows):
                 engine.reader.read(row, buffer)
-            for sequence in self.sequences[:2]:
-                for misses, only_page in points(self.top_k):
-                    engine.buffers = [row[:PAGE] for row in rows] if only_page else rows
-                    engine.start([ForcedMisses(misses)] * self.layout.num_layers)
-                    decoded = decode(self.model, sequence.token_ids, self.settings.prompt_length, engine.account)
-                    row_bytes = PAGE if only_page else self.row_bytes
-                    parts.append(self._rows(sequence, decoded, row_bytes))
+            for misses, only_page in points(self.top_k):
+                engine.buffers = [row[:PAGE] for row in rows] if only_page else rows
+                engine.start([ForcedMisses(misses)] * self.layout.num_layers)
+                decoded = decode(self.model, sequence.token_ids, self.settings.prompt_length, engine.account)
+                parts.append(self._rows(sequence, decoded, PAGE if only_page else self.row_bytes))
         return pd.concat(parts).assign(policy=CALIBRATION, capacity=self.num_rows)
 
     def _engine(self, num_slots: int) -> Engine:
-        settings = self.settings
-        reader = open_reader(self.store, settings.store, settings.delay_ms / 1000)
-        return Engine(reader, row_bytes=self.row_bytes, num_slots=num_slots, threads=settings.threads)
+        return Engine(self.reader, row_bytes=self.row_bytes, num_slots=num_slots, threads=self.settings.threads)
 
     def _rows(self, sequence: Text, decoded: Decoded, row_bytes: int | None = None) -> pd.DataFrame:
         table = step_rows(decoded.costs, COLUMNS, sequence.domain, sequence.number)

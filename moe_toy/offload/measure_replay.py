@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from moe_toy.offload.cache import lookups_of, new_caches, simulate
 from moe_toy.offload.engine import Engine
 from moe_toy.offload.layout import PAGE, round_up
-from moe_toy.offload.passes import CALIBRATION, Cell, run_passes, step_rows
+from moe_toy.offload.passes import CALIBRATION, run_passes, step_rows
 from moe_toy.offload.prediction import ForcedMisses, points
 from moe_toy.offload.readers import open_reader
 from moe_toy.offload.replay import REPLAYED, RowsOfLayers, replay, write_scratch
@@ -45,29 +46,29 @@ class ReplayMeasurement:
         """One row per pass, arm, request and step, of which 0 is the prompt."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.scratch = write_scratch(self.folder / SCRATCH, self.row_bytes, self.num_rows)
-        cells = [Cell(CALIBRATION, self._calibrate)]
-        cells += [Cell(str(arm), lambda arm=arm: self._run_arm(arm)) for arm in self.arms]
-        return run_passes(cells, self.folder, "Replaying")
+        arms = [self._calibrate, *(partial(self._run_arm, arm) for arm in self.arms)]
+        names = [f"{request.domain} {request.number}" for request in self.requests]
+        reader = open_reader(self.scratch, self.settings.store, self.settings.delay_ms / 1000)
+        with closing(RowsOfLayers(reader, self.expert_bytes, self.num_experts)) as self.reader:
+            return run_passes(arms, names, self.folder, "Replaying")
 
-    def _run_arm(self, arm: Arm) -> pd.DataFrame:
-        parts = []
+    def _run_arm(self, arm: Arm, number: int) -> pd.DataFrame:
+        request = self.requests[number]
+        lookups = lookups_of(request.expert_ids, self.num_experts, request.prompt_length)
+        order = arm.policy, lookups, arm.capacity, self.num_layers, self.settings.scope
         with closing(self._engine(arm.capacity)) as engine:
-            for request in self.requests:
-                lookups = lookups_of(request.expert_ids, self.num_experts, request.prompt_length)
-                order = arm.policy, lookups, arm.capacity, self.num_layers, self.settings.scope
-                engine.start(new_caches(*order))
-                rows = step_rows(replay(engine, lookups, self.expert_bytes), REPLAYED, request.domain, request.number)
-                parts.append(rows.assign(simulated_reads=simulate(*order).reshape(-1, self.num_layers).sum(1)))
-        return pd.concat(parts).assign(policy=arm.policy, capacity=arm.capacity)
+            engine.start(new_caches(*order))
+            rows = step_rows(replay(engine, lookups, self.expert_bytes), REPLAYED, request.domain, request.number)
+        rows = rows.assign(simulated_reads=simulate(*order).reshape(-1, self.num_layers).sum(1))
+        return rows.assign(policy=arm.policy, capacity=arm.capacity)
 
-    def _calibrate(self) -> pd.DataFrame:
-        """Every lookup has its own slots, of which a known number is filled."""
-        parts = []
+    def _calibrate(self, number: int) -> pd.DataFrame:
+        """Every lookup has the same slots, of which a known number is filled."""
+        request, parts = self.requests[number], []
+        decoded = request.expert_ids[:, request.prompt_length :][:, :CALIBRATED]
+        lookups = lookups_of(decoded, self.num_experts)
         with closing(self._engine(self.top_k)) as engine:
             buffers = engine.buffers
-            request = self.requests[0]
-            decoded = request.expert_ids[:, request.prompt_length :][:, :CALIBRATED]
-            lookups = lookups_of(decoded, self.num_experts)
             for misses, only_page in points(self.top_k):
                 engine.buffers = [buffer[:PAGE] for buffer in buffers] if only_page else buffers
                 engine.start([ForcedMisses(misses, in_turn=True)] * self.num_layers)
@@ -77,7 +78,4 @@ class ReplayMeasurement:
         return pd.concat(parts).assign(policy=CALIBRATION, capacity=self.num_rows)
 
     def _engine(self, num_slots: int) -> Engine:
-        settings = self.settings
-        reader = open_reader(self.scratch, settings.store, settings.delay_ms / 1000)
-        reader = RowsOfLayers(reader, self.expert_bytes, self.num_experts)
-        return Engine(reader, row_bytes=self.row_bytes, num_slots=num_slots, threads=settings.threads)
+        return Engine(self.reader, row_bytes=self.row_bytes, num_slots=num_slots, threads=self.settings.threads)

@@ -1,4 +1,4 @@
-"""All arms in turn, there and back again, each kept when it is done, so that a broken measurement goes on."""
+"""All arms in turn, there and back again, sequence by sequence, kept so that a broken measurement goes on."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ PASSES = 2
 """There and back: what drifts meets all arms alike."""
 
 
-class Cell(NamedTuple):
-    """A part of a pass."""
-
+class Pass(NamedTuple):
+    sequence: int
     name: str
-    run: Callable[[], pd.DataFrame]
+    number: int
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.name}, {'back' if self.number % 2 else 'there'}"
 
 
-def run_passes(cells: Sequence[Cell], folder: Path, activity: str) -> pd.DataFrame:
-    """The rows of all cells, with their `pass`. Those that are in `folder` are not run again."""
-    order = [(number, cell) for number in range(PASSES) for cell in cells[:: 1 - 2 * (number % 2)]]
+def run_passes(
+    arms: Sequence[Callable[[int], pd.DataFrame]], sequences: Sequence[str], folder: Path, activity: str
+) -> pd.DataFrame:
+    """The rows of all arms, each called with the number of a sequence, with their `pass`. All arms of a sequence follow
+    one another, so that the machine is the same for all of them. Passes that are in `folder` are not run again."""
+    passes = [Pass(i, name, number) for i, name in enumerate(sequences) for number in range(PASSES)]
     parts = []
-    for place, cell in enumerate(with_progress([cell for _, cell in order], activity)):
-        path = folder / f"{place:03}.parquet"
+    for step in with_progress(passes, activity):
+        path = folder / f"{step.sequence:04}-{step.number}.parquet"
         if not path.exists():
-            table = cell.run()
+            table = pd.concat([run(step.sequence) for run in arms[:: 1 - 2 * (step.number % 2)]])
             with save_atomically(path) as part:
-                table.to_parquet(part, index=False)
-        parts.append(pd.read_parquet(path).assign(**{"pass": order[place][0]}))
+                table.assign(**{"pass": step.number}).to_parquet(part, index=False)
+        parts.append(pd.read_parquet(path))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -58,6 +58,7 @@ def engine_of(store: Store, capacity: int, kind="page_cache", threads=1, delay=0
         yield engine
     finally:
         engine.close()
+        reader.close()
 
 
 def decode_resident(model: MoETransformer, tokens: torch.Tensor, prompt_length: int = PROMPT) -> Decoded:

@@ -46,6 +46,7 @@ def test_bytes_are_those_of_the_missed_rows(tmp_path, expert_ids, kind, policy):
     costs = replay(engine, lookups, EXPERT_BYTES)
     read = from_disk() - before
     engine.close()
+    reader.close()
     missed = simulate(policy, lookups, 9, LAYERS).reshape(-1, LAYERS)
     assert costs[:, REPLAYED.index("reads")].tolist() == missed.sum(1).tolist()
     assert costs[:, REPLAYED.index("bytes")].tolist() == (missed @ [2 * PAGE, 3 * PAGE]).tolist()
