@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MOST_KEYS = 150
 """Scalars that the default callbacks log at a validation, at most, of eleven domains."""
-DETAILED_LAYERS, MOST_LAYERS = 8, 14
+DETAILED_LAYERS, MOST_LAYERS = 8, 13
 """Up to how many MoE layers everything that has a value by layer is logged for each, and of how many at most."""
 
 

@@ -8,20 +8,24 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from moe_toy.callbacks.base import RoutingCallback, Subject, by_domain, by_layer
+from moe_toy.metrics.shuffled import ShuffledSRP
 from moe_toy.metrics.srp import SRP
 from moe_toy.runs.curve_keys import CONSISTENCY
 
 
 class SegmentConsistencyCallback(RoutingCallback):
     """Logs `consistency/srp@{m}` for every segment length m; for those in `detailed`, also per layer and per domain,
-    and a histogram over experts."""
+    a histogram over experts, and how much of it is locality: `consistency/above_sequence@{m}` over the same routing
+    with the tokens of each sequence shuffled, `consistency/above_corpus@{m}` over that with all tokens shuffled.
+    """
 
     def __init__(self, *, segment_lengths: Sequence[PositiveInt], detailed: Sequence[PositiveInt]) -> None:
         super().__init__()
         self.segment_lengths, self.detailed = tuple(segment_lengths), tuple(detailed)
 
     def build(self, subject: Subject) -> dict[str, Metric]:
-        return {f"srp@{m}": SRP(**subject.shape, segment_length=m) for m in self.segment_lengths}
+        shuffled = {f"shuffled@{m}": ShuffledSRP(**subject.sizes, segment_length=m) for m in self.detailed}
+        return {f"srp@{m}": SRP(**subject.shape, segment_length=m) for m in self.segment_lengths} | shuffled
 
     def curves(self, scores: dict[str, Any]) -> dict[str, float]:
         curves = {}
@@ -31,6 +35,9 @@ class SegmentConsistencyCallback(RoutingCallback):
             if m in self.detailed:
                 curves |= by_layer(key, score.layer.srp, self.subject)
                 curves |= by_domain(key, score.model_by_domain.srp, self.subject)
+                shuffled = scores[f"shuffled@{m}"]
+                curves[f"{CONSISTENCY}/above_sequence@{m}"] = (score.model.srp - shuffled.sequence).item()
+                curves[f"{CONSISTENCY}/above_corpus@{m}"] = (score.model.srp - shuffled.corpus).item()
         return curves
 
     def histograms(self, scores: dict[str, Any]) -> dict[str, Tensor]:

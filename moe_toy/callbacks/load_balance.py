@@ -23,7 +23,8 @@ class LoadBalanceCallback(RoutingCallback):
     each sequence and `load/cv@{m}` within segments of m tokens (local balance), and `load/effective_experts`, how many
     evenly used experts would have the entropy of the load. Of models of many layers, only `load/cv` and
     `load/effective_experts` by layer. `load/dead_experts` is a sum over layers; it warns where they are more than
-    `warn_dead_fraction` of a layer.
+    `warn_dead_fraction` of a layer. `load/largest_share` is the largest share of tokens that one expert of any layer
+    serves.
     """
 
     def __init__(self, *, segment_length: PositiveInt, per_layer: bool, warn_dead_fraction: NonNegativeFloat) -> None:
@@ -45,7 +46,10 @@ class LoadBalanceCallback(RoutingCallback):
             f"{LOAD}/cv@{self.segment_length}": score.segment_cv,
         }
         warn_of_collapse(dict(zip(self.subject.layer_ids, score.dead_fraction.tolist(), strict=True)), self.warn_above)
-        curves = {f"{LOAD}/dead_experts": score.dead_experts.sum().item()}
+        curves = {
+            f"{LOAD}/dead_experts": score.dead_experts.sum().item(),
+            f"{LOAD}/largest_share": score.largest_share.max().item(),
+        }
         for number, (key, values) in enumerate(by_detail.items()):
             curves[key] = values.mean().item()
             if self.per_layer and (number < FIRST or not self.subject.is_deep):

@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from moe_toy.data.amounts import check_enough, log_times_seen, times_seen
 from moe_toy.data.batches import (
     Sequences,
     TrainingLoader,
@@ -25,9 +26,9 @@ from moe_toy.data.batches import (
     ignore_stop_signals,
     workers,
 )
-from moe_toy.data.domains import Split, TextSource, data_root
+from moe_toy.data.domains import TextSource, data_root
 from moe_toy.data.order import TrainingOrder, domain_weights
-from moe_toy.data.packing import TokenStream, check_enough, first_blocks, token_streams, tokenize
+from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
 from moe_toy.data.position import Position, saved_position
 from moe_toy.data.tokenizer import Tokenizer, check_fits, prepare_tokenizer, tokenizer_path
 from moe_toy.errors import UserError
@@ -53,7 +54,7 @@ class DomainDataModule(lightning.LightningDataModule):
         self,
         *,
         source: TextSource,
-        domains: Sequence[str] | None,
+        domains: Sequence[str | int] | None,
         tokenizer: str | None,
         tokenizer_sample_bytes: PositiveInt,
         vocab_size: int,
@@ -62,7 +63,7 @@ class DomainDataModule(lightning.LightningDataModule):
         validation_length: Tokens,
         validation_samples: PositiveInt,
         validation_batch_size: PositiveInt,
-        weights: Mapping[str, float] | None,
+        weights: Mapping[str | int, float] | None,
         seed: NonNegativeInt,
         root: str | Path | None,
         num_workers: NonNegativeInt,
@@ -105,22 +106,19 @@ class DomainDataModule(lightning.LightningDataModule):
         self.check()
         self.source.prepare()
         try:
-            path = prepare_tokenizer(self.source, **self._tokenizer_options)
-            tokenizer = Tokenizer.load(path)
-            tokenize(self.source, tokenizer, self.root)
+            path = prepare_tokenizer(self.source, **self._tokenizer_options, check=self._check_tokens)
+            tokenize(self.source, Tokenizer.load(path), self.root)
         except OSError as error:
             raise UserError(
                 f"cannot keep tokens under data.root={self.root} ({error}); choose another with MOE_TOY_DATA"
             ) from error
-        streams = token_streams(self.source, tokenizer, self.root)
-        self._check_enough(tokenizer, streams)
-        named = dict(zip(self.domains, streams["validation"], strict=True))
-        first_blocks(named, self.validation_length, self.validation_samples, logging.DEBUG)
 
-    def _check_enough(self, tokenizer: Tokenizer, streams: dict[Split, list[TokenStream]]) -> None:
+    def _check_tokens(self, tokenizer: Tokenizer) -> None:
+        """Raise a `UserError` unless the tokenizer fits the model, and each domain fills a sequence and a block."""
         check_fits(tokenizer, self.vocab_size)
-        weighted = zip(self.domains, streams["train"], self._domain_weights, strict=True)
-        check_enough({domain: stream for domain, stream, weight in weighted if weight > 0}, self.sequence_length)
+        drawn = [domain for domain, weight in zip(self.domains, self._domain_weights, strict=True) if weight > 0]
+        check_enough(self.source, tokenizer, "train", self.sequence_length, drawn)
+        check_enough(self.source, tokenizer, "validation", self.validation_length, self.domains)
 
     @property
     def tokenizer_file(self) -> Path:
@@ -132,13 +130,16 @@ class DomainDataModule(lightning.LightningDataModule):
         streams = token_streams(self.source, self.tokenizer, self.root)
         for stream in (stream for split in streams.values() for stream in split):
             stream.check()
-        self._check_enough(self.tokenizer, streams)
+        check_fits(self.tokenizer, self.vocab_size)
         sizes = [stream.num_blocks(self.sequence_length) for stream in streams["train"]]
         self.training_order = TrainingOrder(seed=self.seed, sizes=sizes, weights=self._domain_weights)
         self._training = Sequences(streams["train"], self.sequence_length, self.training_order)
         self._validation = Sequences(
-            streams["validation"], self.validation_length, self._validation_blocks(streams["validation"])
+            streams["validation"], self.validation_length, self._validation_blocks(streams["validation"], stage)
         )
+        if stage == "fit" and self.trainer.max_steps > 0 and self._rank == 0:
+            seen = times_seen(self.training_order, self.trainer.max_steps * self._samples_per_step)
+            log_times_seen(dict(zip(self.domains, seen, strict=True)), dict(zip(self.domains, sizes, strict=True)))
 
     @cached_property
     def token_bytes(self) -> Int[Tensor, " vocab"]:
@@ -206,9 +207,10 @@ class DomainDataModule(lightning.LightningDataModule):
     def _domain_weights(self) -> list[float]:
         return domain_weights(self.weights, self.domains)
 
-    def _validation_blocks(self, streams: Sequence[TokenStream]) -> list[tuple[int, int]]:
+    def _validation_blocks(self, streams: Sequence[TokenStream], stage: str | None) -> list[tuple[int, int]]:
         named = dict(zip(self.domains, streams, strict=True))
-        level = logging.WARNING if self._rank == 0 else logging.DEBUG
+        told = self._rank == 0 and stage != "validate"  # a run validates before it trains
+        level = logging.WARNING if told else logging.DEBUG
         numbers = first_blocks(named, self.validation_length, self.validation_samples, level)
         return [(index, block) for index, number in enumerate(numbers.values()) for block in range(number)]
 

@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic import PositiveInt
 
+from moe_toy.data.division import hash_of
 from moe_toy.data.domains import (
     SPLITS,
     Fraction,
@@ -20,7 +21,6 @@ from moe_toy.data.domains import (
     data_root,
     digest,
     files_fingerprint,
-    is_validation,
 )
 from moe_toy.data.readers import read_parquet
 from moe_toy.errors import UserError
@@ -89,7 +89,7 @@ class HubDomains(TextSource):
         while batch := list(islice(texts, 1000)):
             for split, writer in writers.items():
                 held_out = split == "validation"
-                kept = [text for text in batch if is_validation(text, self.validation_fraction) == held_out]
+                kept = [text for text in batch if (hash_of(text) < self.validation_fraction * 2**64) == held_out]
                 writer.write_table(pa.table({"text": kept}, schema))
         for split in reversed(SPLITS):
             writers[split].close()

@@ -79,14 +79,17 @@ def _permutation(size: int, *key: int) -> np.ndarray:
     return np.argsort(numbers, kind="stable")
 
 
-def domain_weights(given: Mapping[str, float] | None, domains: Sequence[str]) -> list[float]:
-    """How often each domain is drawn, in proportion; None: equally often. Raises `UserError` for what is no weight."""
+def domain_weights(given: Mapping[str | int, float] | None, domains: Sequence[str]) -> list[float]:
+    """How often each domain is drawn, in proportion; None: equally often. Raises `UserError` for what is no weight, and
+    for a domain without one: to leave it out takes a 0."""
     if given is None:
         return [1.0] * len(domains)
     named = {str(name): weight for name, weight in given.items()}  # YAML reads 2020 as a number
     if unknown := [name for name in named if name not in domains]:
         raise UserError(f"data.weights names {', '.join(unknown)}; the domains are {', '.join(domains)}")
-    weights = [float(named.get(domain, 0.0)) for domain in domains]
+    if missing := [domain for domain in domains if domain not in named]:
+        raise UserError(f"data.weights has no weight for {', '.join(missing)}; give it one, 0 to leave it out")
+    weights = [float(named[domain]) for domain in domains]
     if not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < float("inf"):
         raise UserError(f"data.weights={dict(given)} must be finite, not negative and not all 0")
     return weights

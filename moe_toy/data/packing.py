@@ -113,16 +113,6 @@ def first_blocks(
     return {domain: min(number, wanted) for domain, number in available.items()}
 
 
-def check_enough(streams: dict[str, TokenStream], length: int) -> None:
-    """Refuse domains with less training text than one sequence."""
-    for domain, stream in streams.items():
-        if stream.num_blocks(length) == 0:
-            raise UserError(
-                f"{domain} has {stream.num_tokens} training tokens, less than one sequence of data.sequence_length="
-                f"{length}; add text, shorten it or set its weight to 0"
-            )
-
-
 def tokenize(source: TextSource, tokenizer: Tokenizer, root: Path, splits: Sequence[Split] = SPLITS) -> None:
     """Write the streams that are missing; of two processes at once the second waits for the first."""
     streams = {split: token_streams(source, tokenizer, root)[split] for split in splits}

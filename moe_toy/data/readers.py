@@ -6,13 +6,16 @@ A file that cannot be read is the user's to mend, so every error names the file 
 from __future__ import annotations
 
 import json
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from moe_toy.errors import UserError
 from moe_toy.files.reading import UnreadableError, reading
 
+log = logging.getLogger(__name__)
 FILE_TYPES = (".txt", ".jsonl", ".parquet")
 LONGEST_LINE = 64 * 2**20  # bytes; a line is held in memory as a whole
 ROWS = 4  # of parquet at a time: a column can name one long text in many rows, of a few bits each
@@ -50,17 +53,21 @@ def _whole_rows(path: Path) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    num_nulls = 0
     try:
         with reading(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS, columns=["text"]):
+                num_nulls += batch.column(0).null_count
                 for value in batch.column(0):
                     if text := value.as_py():
                         yield text
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); write it again") from error
+    _say_once_how_many_are_null(path, num_nulls)
 
 
 def _read_jsonl(path: Path) -> Iterator[str]:
+    num_nulls = 0
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
@@ -70,10 +77,19 @@ def _read_jsonl(path: Path) -> Iterator[str]:
             reason = getattr(error, "msg", str(error))
             raise UserError(f"{path} line {number} is not JSON ({reason}): {line.strip()[:60]!r}; fix it") from None
         if isinstance(row, dict) and row.get("text", "") is None:
+            num_nulls += 1
             continue
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise UserError(f"{path} line {number} has no string `text`: {line.strip()[:60]!r}; add the field")
         yield row["text"].encode("utf-8", "replace").decode()  # JSON may spell halves of characters
+    _say_once_how_many_are_null(path, num_nulls)
+
+
+@lru_cache(maxsize=1000)
+def _say_once_how_many_are_null(path: Path, number: int) -> None:
+    """A run reads its text several times."""
+    if number:
+        log.info("%s: %d null texts are left out", path, number)
 
 
 def _pieces(lines: Iterable[str], max_characters: int) -> Iterator[str]:

@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import quote
 
 import tokenizers
 import torch
@@ -128,14 +129,23 @@ def break_words(text: str) -> Iterator[str]:
     yield text[first:]
 
 
-def prepare_tokenizer(source: TextSource, *, name: str | None, vocab_size: int, sample_bytes: int, root: Path) -> Path:
-    """The file of the tokenizer, made if it is not there.
+def prepare_tokenizer(
+    source: TextSource,
+    *,
+    name: str | None,
+    vocab_size: int,
+    sample_bytes: int,
+    root: Path,
+    check: Callable[[Tokenizer], None] = lambda tokenizer: None,
+) -> Path:
+    """The file of the tokenizer, made if it is not there. Nothing is written of one that does not pass `check`.
 
     `name` is a file or a hub name; None trains on the first documents of every domain until they have `sample_bytes`,
     of which no document gives more. Cached by what it was trained on, so a changed text trains again.
     """
     path = tokenizer_path(source, name=name, vocab_size=vocab_size, sample_bytes=sample_bytes, root=root)
     if path.exists():
+        check(Tokenizer.load(path))
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
@@ -145,6 +155,7 @@ def prepare_tokenizer(source: TextSource, *, name: str | None, vocab_size: int, 
                 tokenizer = train(_balanced_sample(source, sample_bytes), vocab_size)
             else:
                 tokenizer = _from_hub(name)
+            check(tokenizer)
             with save_atomically(path) as part:
                 part.write_text(tokenizer.backend.to_str(pretty=True), encoding="utf-8")  # its `save` hides OSErrors
     return path
@@ -157,7 +168,7 @@ def tokenizer_path(source: TextSource, *, name: str | None, vocab_size: int, sam
         if not Path(name).is_file():
             raise UserError(f"data.tokenizer={name}: no such file; give a tokenizer.json, a hub name or null")
         return Path(name)
-    return root / "tokenizers" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.json"
+    return root / "tokenizers" / f"{quote(name, safe='')}.json"
 
 
 def _balanced_sample(source: TextSource, sample_bytes: int) -> Iterator[str]:

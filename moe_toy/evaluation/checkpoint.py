@@ -6,12 +6,12 @@ import re
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import yaml
 from jaxtyping import Int
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from moe_toy.balance.base import LoadBalancer
@@ -32,6 +32,8 @@ from moe_toy.evaluation.target import (
     in_eval_mode,
 )
 from moe_toy.files.reading import UnreadableError, reading
+from moe_toy.locality.base import LocalityScheme
+from moe_toy.locality.cache_prior import CachePrior
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
@@ -40,6 +42,8 @@ from moe_toy.runs.checkpoint import BALANCER, Checkpoint, find
 from moe_toy.runs.run_directory import CONFIG, TOKENIZER, RunDirectory
 
 KEY = "target.path"
+Strength = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
 class CheckpointTarget(ModelTarget):
@@ -47,17 +51,28 @@ class CheckpointTarget(ModelTarget):
 
     The checkpoint holds the model's own config; its run directory holds the tokenizer, and a `config.yaml` that names
     the balancing scheme. They may come from somebody else: nothing that they name is called but our schemes.
+    `cache_prior` is a strength with which it is made to choose what a cache of `cache_ratio` times the active experts
+    holds.
     """
 
     kind = "checkpoint"
 
     def __init__(
-        self, *, path: str | Path | None, device: str | None, batch_size: PositiveInt, options: Options
+        self,
+        *,
+        path: str | Path | None,
+        device: str | None,
+        batch_size: PositiveInt,
+        cache_prior: Strength | None = None,
+        cache_ratio: Ratio = 2.0,
+        options: Options,
     ) -> None:
         if path is None:
             raise UserError("target.path is not set; give a checkpoint of train.py or a run directory")
         is_run = bool(RunDirectory(Path(path)).candidates())
-        self.source = str(path)
+        self.cache_prior, self.cache_ratio = cache_prior, cache_ratio
+        prior = "" if cache_prior is None else f", with cache_prior={cache_prior:g} at cache_ratio={cache_ratio:g}"
+        self.source = f"{path}{prior}"
         self.path = find(Path(path), KEY) if is_run else Path(path)
         self.name = Path(path).resolve().name if is_run else self.path.stem
         self.device = device or ("cuda" if torch.cuda.is_available() and options.offload is None else "cpu")
@@ -68,10 +83,12 @@ class CheckpointTarget(ModelTarget):
     def check(self) -> None:
         check_device("target.device", self.device)
         with torch.device("meta"):
-            self._balancer(*self._saved())
+            self._model(*self._saved())
         self.reading.check(self)
         if self.offloading is not None:
-            self.offloading.check(self._saved()[0], self.device, self.reading.samples(self))
+            config = self._saved()[0]
+            locality = self._locality(config.moe.top_k)
+            self.offloading.check(config, locality, self.device, self.reading.samples(self))
 
     def prepare(self, out_dir: Path) -> None:
         self.reading.prepare(self, out_dir)
@@ -112,12 +129,26 @@ class CheckpointTarget(ModelTarget):
 
     def load(self) -> LoadedModel:
         config, weights = self._saved()
-        model = MoETransformer(config, self._balancer(config, weights))
+        model = self._model(config, weights)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"{self.path} does not fit the model it names: {error}") from error
         return LoadedCheckpoint(model.to(self.device))
+
+    def _model(self, config: ModelConfig, weights: dict[str, Tensor]) -> MoETransformer:
+        return MoETransformer(config, self._balancer(config, weights), self._locality(config.moe.top_k))
+
+    def _locality(self, top_k: int) -> LocalityScheme:
+        if self.cache_prior is None:
+            return self._checkpoint.locality
+        capacity = self.cache_ratio * top_k
+        if capacity % 1:
+            raise UserError(
+                f"target.cache_ratio ({self.cache_ratio:g}) times the {top_k} experts that a token activates is no "
+                f"whole number of experts; give {round(capacity) / top_k:g}"
+            )
+        return CachePrior(self._checkpoint.locality, strength=self.cache_prior, capacity=int(capacity))
 
     def _saved(self) -> tuple[ModelConfig, dict[str, Tensor]]:
         return self._checkpoint.model_config, self._checkpoint.weights

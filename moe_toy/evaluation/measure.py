@@ -111,6 +111,7 @@ def summarize(
         "vocab_size": first.vocab_size,
         "domains": domains,
         "samples_per_domain": num_sequences // len(domains),
+        "num_sequences": num_sequences,
         "sequence_length": first.sequence_length,
         "loss": float(tables["loss"].loss.mean()) if "loss" in tables else None,
         "settings": settings.as_json(),

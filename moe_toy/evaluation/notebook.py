@@ -30,9 +30,6 @@ from moe_toy.traces.trace_file import save_trace
 if TYPE_CHECKING:
     import pandas as pd
 
-ALL_TEXT = 1 - 2**-53
-"""As the share of documents to validate on: so close to 1 that none is left out."""
-
 
 def evaluate(
     model: Any,
@@ -84,7 +81,7 @@ def target_of(model: Any, folder: Path, batch_size: int, options: Options) -> Ta
 def source_of(data: TextSource | str | Path) -> TextSource:
     if isinstance(data, TextSource):
         return data
-    return FileDomains(path=data, validation_fraction=ALL_TEXT, max_characters=20_000)
+    return FileDomains(path=data, validation_fraction=1.0, max_characters=20_000)
 
 
 class ModelInMemory(ModelTarget):

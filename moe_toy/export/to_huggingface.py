@@ -27,6 +27,11 @@ def export(checkpoint: Path, out: Path) -> None:
     saved = Checkpoint.open(checkpoint, key="checkpoint")
     config, state = saved.model_config, saved.weights
     check_complete(saved, config)
+    if limit := saved.locality.settings:
+        raise UserError(
+            f"locality={limit['scheme']} is part of {saved.path}, and no class of transformers limits the choice of "
+            "experts so; evaluate it with evaluate.py"
+        )
     bias = state.get(SELECTION_BIAS)
     family = exact_family(config, has_selection_bias=bias is not None and bool(bias.any()))
     tokenizer = saved.run.tokenizer

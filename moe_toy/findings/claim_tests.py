@@ -8,57 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
 
 from moe_toy.findings import paper
+from moe_toy.findings.comparison import Comparison, NotMeasuredError, fisher
 from moe_toy.findings.knee import find_knee, gain_over_chance
-from moe_toy.findings.student_t import mean_interval
-
-
-class NotMeasuredError(Exception):
-    """The results lack what a claim is about."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    name: str
-    values: Sequence[float]
-    """One per seed."""
-    above: float = 0.0
-    below: float = math.inf
-    correlation: bool = False
-    """Means and intervals of correlations are taken after Fisher's transformation, which evens their spread."""
-
-    def __post_init__(self) -> None:
-        if not len(self.values):
-            raise NotMeasuredError(f"{self.name}: no seed has all of it")
-
-    def interval(self) -> tuple[float, float, float]:
-        if not self.correlation:
-            return mean_interval(self.values)
-        mean, low, high = (math.tanh(bound) for bound in mean_interval(self._transformed()))
-        return mean, low, high
-
-    def effect_size(self) -> float:
-        values = self._transformed() if self.correlation else self.values
-        bound = fisher(self.above) if self.correlation else self.above if math.isinf(self.below) else 0.0
-        spread = stdev(values) if len(values) > 1 else 0.0
-        return (fmean(values) - bound) / spread if spread else math.nan
-
-    def claimed(self) -> str:
-        return f"above {self.above:g}" if math.isinf(self.below) else f"{self.above:g} to {self.below:g}"
-
-    def _transformed(self) -> list[float]:
-        return [fisher(r) for r in self.values]
-
-
-def fisher(r: float) -> float:
-    return math.atanh(max(-1 + 1e-9, min(1 - 1e-9, r)))
 
 
 def with_derived(results: pd.DataFrame) -> pd.DataFrame:
@@ -105,15 +63,73 @@ def higher_at_equal(
     The runs of a seed that share a value of `column` draw a line of `metric` over `matched`; the difference of two
     lines is averaged over the range that both cover.
     """
+    return [
+        Comparison(f"{higher} - {other}", _gaps(results, metric, matched, column, (higher, other))) for other in lower
+    ]
+
+
+def differs_at_equal(
+    results: pd.DataFrame,
+    *,
+    metric: str,
+    matched: str,
+    column: str,
+    first: Sequence[str],
+    other: str,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> list[Comparison]:
+    """By how much `metric` differs between each of `first` and another value of `column`, where their runs reach the
+    same of `matched`, as in `higher_at_equal`."""
+    return [
+        Comparison(f"{value} - {other}", _gaps(results, metric, matched, column, (value, other)), above, below)
+        for value in first
+    ]
+
+
+def share_of_gain_at_equal(
+    results: pd.DataFrame, *, metric: str, part: str, matched: str, column: str, first: str, other: str, above: float
+) -> list[Comparison]:
+    """Which share of the gain in `metric` is a gain in `part` of it, where runs reach the same of `matched`.
+
+    Gains of a seed are divided by the mean gain over seeds; where that is none, there is nothing to share.
+    """
+    whole = _gaps(results, metric, matched, column, (first, other))
+    parts = _gaps(results, part, matched, column, (first, other))
+    if whole and fmean(whole) <= 0:
+        raise NotMeasuredError(f"{first} - {other}: no gain in {metric} where both reach the same {matched}")
+    return [Comparison(f"share for {first} - {other}", [gain / fmean(whole) for gain in parts], above)]
+
+
+def differs_beside(
+    results: pd.DataFrame,
+    *,
+    metric: str,
+    beside: Sequence[str],
+    column: str,
+    first: Sequence[str],
+    other: str,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> list[Comparison]:
+    """By how much `metric` differs between each of `first` and another value of `column` in runs of a seed with equal
+    values of the columns `beside`, mean over these values."""
+    _columns(results, metric, column, *beside)
+    table = results.pivot_table(index=["seed", *beside], columns=column, values=metric)
+    if absent := [value for value in (*first, other) if value not in table]:
+        raise NotMeasuredError(f"no finished arm with {column}={', '.join(absent)}")
+    gaps = {value: (table[value] - table[other]).dropna().groupby("seed").mean() for value in first}
+    return [Comparison(f"{value} - {other}", list(gap), above, below) for value, gap in gaps.items()]
+
+
+def _gaps(results: pd.DataFrame, metric: str, matched: str, column: str, pair: tuple[str, str]) -> list[float]:
+    """A difference for each seed in which two values of `column` reach the same of `matched`."""
     _columns(results, metric, matched, column)
-    comparisons = []
-    for other in lower:
-        gaps = [
-            _gap(*(group[group[column] == value].sort_values(matched) for value in (higher, other)), matched, metric)
-            for _, group in results.groupby("seed")
-        ]
-        comparisons.append(Comparison(f"{higher} - {other}", [gap for gap in gaps if gap is not None]))
-    return comparisons
+    gaps = [
+        _gap(*(group[group[column] == value].sort_values(matched) for value in pair), matched, metric)
+        for _, group in results.dropna(subset=[metric, matched]).groupby("seed")
+    ]
+    return [gap for gap in gaps if gap is not None]
 
 
 def _gap(first: pd.DataFrame, second: pd.DataFrame, x: str, y: str) -> float | None:
@@ -218,6 +234,9 @@ TESTS: dict[str, Callable[..., list[Comparison]]] = {
         equal,
         metrics_higher,
         higher_at_equal,
+        differs_at_equal,
+        share_of_gain_at_equal,
+        differs_beside,
         correlation_over_arms,
         correlation_logged,
         prediction_improves,

@@ -1,4 +1,4 @@
-"""The paper's findings as tests over the seeds of a sweep: each holds, fails, stays open or was not measured."""
+"""Findings, the paper's and ours, as tests over the seeds of a sweep: each holds, fails, stays open or lacks data."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from rich.table import Table
 
 from moe_toy.errors import UserError
 from moe_toy.findings import claim_tests
-from moe_toy.findings.claim_tests import Comparison, NotMeasuredError
+from moe_toy.findings.comparison import Comparison, NotMeasuredError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CLAIMS = Path(__file__).parent / "claims.yaml"
+PAPER = Path(__file__).parent / "claims.yaml"
+LOCALITY = Path(__file__).parent / "locality_claims.yaml"
 
 
 class Verdict(StrEnum):
@@ -59,15 +60,21 @@ class Finding:
     """Where the estimate should lie."""
 
 
-def check_claims(results: pd.DataFrame, file: Path = CLAIMS) -> pd.DataFrame:
-    """One row per comparison of every claim in `file`, as fields of `Finding`, and `claim_verdict` of the whole claim.
+def claims_about(results: pd.DataFrame) -> Path:
+    """The file of claims that a sweep is about: those on locality where it varies `locality`, else the paper's."""
+    return LOCALITY if "locality" in results else PAPER
+
+
+def check_claims(results: pd.DataFrame) -> pd.DataFrame:
+    """One row per comparison of every claim that these results are about, as fields of `Finding`, and `claim_verdict`
+    of the whole claim.
 
     `results` is that of a sweep: `arm`, `seed`, sizes, what the arms vary, and a column per metric.
     """
     import pandas as pd  # half a second
 
     rows = []
-    for claim in yaml.safe_load(file.read_text()):
+    for claim in yaml.safe_load(claims_about(results).read_text()):
         findings = check_claim(results, claim)
         whole = together([finding.verdict for finding in findings])
         rows += [{**asdict(finding), "claim_verdict": whole} for finding in findings]

@@ -10,6 +10,7 @@ from moe_toy.metrics.load_balance import LoadBalance, LoadBalanceScores, LoadSco
 from moe_toy.metrics.null_models import NullScores, null_scores, shuffle
 from moe_toy.metrics.positions import PositionScores, PositionSRP
 from moe_toy.metrics.saturation import Saturation, SaturationScores
+from moe_toy.metrics.shuffled import ShuffledScores, ShuffledSRP
 from moe_toy.metrics.specialization import DomainScores, DomainSpecialization, domain_scores
 from moe_toy.metrics.srp import SRP, SegmentScores, SRPScores, segment_scores, srp_scores
 from moe_toy.metrics.srp_intervals import SRPBootstrap, SRPIntervals
@@ -40,6 +41,8 @@ __all__ = [
     "Saturation",
     "SaturationScores",
     "SegmentScores",
+    "ShuffledSRP",
+    "ShuffledScores",
     "VocabularyScores",
     "VocabularySpecialization",
     "activation_rate_std",

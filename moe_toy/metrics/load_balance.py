@@ -33,6 +33,8 @@ class LoadScores:
     load: Float64[Tensor, "*pool layer expert"]
     """Share of assignments that each expert receives; sums to 1."""
     max_violation: Float64[Tensor, "*pool layer"]
+    largest_share: Float64[Tensor, "*pool layer"]
+    """Share of tokens that choose the busiest expert, in [top_k / num_experts, 1]."""
     cv: Float64[Tensor, "*pool layer"]
     entropy: Float64[Tensor, "*pool layer"]
     """Of the load, relative to log(num_experts): 1 is perfectly even."""
@@ -84,6 +86,7 @@ class LoadBalance(RoutingMetric):
     """Imbalance over everything, per sequence and per segment of `segment_length` tokens."""
 
     counts: Int64[Tensor, "domain layer expert"]
+    tokens: Int64[Tensor, " domain"]
     sequences: Int64[Tensor, " domain"]
     segments: Int64[Tensor, " domain"]
 
@@ -94,6 +97,7 @@ class LoadBalance(RoutingMetric):
         check_segment_length(segment_length)
         self.segment_length = segment_length
         self.add_count("counts", num_domains, num_layers, num_experts)
+        self.add_count("tokens", num_domains)
         self.add_count("sequences", num_domains)
         self.add_count("segments", num_domains)
         for name in ("sequence_max_violation", "sequence_cv", "segment_cv"):
@@ -106,6 +110,7 @@ class LoadBalance(RoutingMetric):
         if seq == 0:
             return
         self.counts.index_add_(0, domains, counts)
+        self.tokens.index_add_(0, domains, torch.full_like(domains, seq))
         self.sequences.index_add_(0, domains, torch.ones_like(domains))
         self.segments.index_add_(0, domains, torch.full_like(domains, max(seq - self.segment_length + 1, 0)))
         self.sequence_max_violation.index_add_(0, domains, _fixed(max_violation(counts)))
@@ -121,13 +126,18 @@ class LoadBalance(RoutingMetric):
             (self.segment_cv, self.segments),
         )
         return LoadBalanceScores(
-            overall=_scores(self.counts.sum(0), *(_mean(total.sum(0), number.sum(0)) for total, number in local)),
-            by_domain=_scores(self.counts, *(_mean(total, number) for total, number in local)),
+            overall=_scores(
+                self.counts.sum(0),
+                self.tokens.sum(0),
+                *(_mean(total.sum(0), number.sum(0)) for total, number in local),
+            ),
+            by_domain=_scores(self.counts, self.tokens, *(_mean(total, number) for total, number in local)),
         )
 
 
 def _scores(
     counts: Int64[Tensor, "*pool layer expert"],
+    tokens: Int64[Tensor, "*pool"],
     sequence_max_violation: Float64[Tensor, "*pool layer"],
     sequence_cv: Float64[Tensor, "*pool layer"],
     segment_cv: Float64[Tensor, "*pool layer"],
@@ -138,6 +148,7 @@ def _scores(
     return LoadScores(
         load=load,
         max_violation=max_violation(counts),
+        largest_share=counts.amax(-1) / tokens.double()[..., None],
         cv=load_cv(counts),
         entropy=entropy / math.log(counts.shape[-1]),
         effective_experts=entropy.exp(),

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moe_toy.locality.base import Steer
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.experts import Experts
 from moe_toy.model.layers import SwiGLU
@@ -24,8 +25,9 @@ class MoELayer(nn.Module):
         self,
         x: Float[Tensor, "batch seq hidden"],
         selection_bias: Float[Tensor, " expert"] | None = None,
+        steer: Steer | None = None,
     ) -> tuple[Float[Tensor, "batch seq hidden"], Routing]:
-        routing = self.router(x, selection_bias)
+        routing = self.router(x, selection_bias, steer)
         y = self.experts(x, routing.expert_ids, routing.weights)
         if self.shared_expert is not None:
             y = y + self.shared_expert(x)

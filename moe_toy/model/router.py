@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from moe_toy.locality.base import Steer
 from moe_toy.model.config import ModelConfig
 from moe_toy.routing import Routing
 
@@ -23,8 +24,10 @@ class TopKRouter(nn.Module):
         self,
         x: Float[Tensor, "batch seq hidden"],
         selection_bias: Float[Tensor, " expert"] | None = None,
+        steer: Steer | None = None,
     ) -> Routing:
-        """Choose `top_k` experts per token. `selection_bias` moves the choice, never the weights.
+        """Choose `top_k` experts per token. `selection_bias` moves the choice, never the weights, and so does `steer`,
+        but experts that it leaves out have no part in the weights either.
 
         `topk_then_softmax` is the softmax over the chosen logits, which is the same as normalising the chosen
         ones of the softmax over all. `Routing.scores` sum to 1 over experts whatever the kind of router, so that
@@ -36,11 +39,15 @@ class TopKRouter(nn.Module):
             affinity = logits.sigmoid() if self.kind == "sigmoid" else logits.softmax(-1)
             # Softmax and sigmoid keep the order of logits, which have no rounding ties at the extremes.
             ranking = logits if selection_bias is None else affinity + selection_bias
+            scores = affinity / affinity.sum(-1, keepdim=True) if self.kind == "sigmoid" else affinity
+            if steer is not None:
+                ranking = steer(ranking.detach(), scores.detach(), self.top_k)
+                masked = logits.masked_fill(ranking.isneginf(), -torch.inf)
+                affinity = masked.sigmoid() if self.kind == "sigmoid" else masked.softmax(-1)
             expert_ids = best_first(ranking.detach(), self.top_k)
             weights = affinity.gather(-1, expert_ids)
             if self.normalize_weights:
                 weights = weights / weights.sum(-1, keepdim=True)
-            scores = affinity / affinity.sum(-1, keepdim=True) if self.kind == "sigmoid" else affinity
         return Routing(logits, scores, expert_ids, weights.type_as(x))
 
 

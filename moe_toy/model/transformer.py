@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from moe_toy.balance.base import LoadBalancer, PreciseBuffers
-from moe_toy.locality.base import LocalityScheme
+from moe_toy.locality.base import LocalityScheme, Steer
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import mean_cross_entropy, most_likely
@@ -49,11 +49,12 @@ class Block(nn.Module):
         x: Float[Tensor, "batch seq hidden"],
         rotation: Float[Tensor, "2 seq half"],
         selection_bias: Float[Tensor, " expert"] | None = None,
+        steer: Steer | None = None,
         cache: KeyValueCache | None = None,
     ) -> tuple[Float[Tensor, "batch seq hidden"], Routing | None]:
         x = x + self.attention(self.attention_norm(x), rotation, cache)
         if self.is_moe:
-            y, routing = self.ffn(self.ffn_norm(x), selection_bias)
+            y, routing = self.ffn(self.ffn_norm(x), selection_bias, steer)
             return x + y, routing
         return x + self.ffn(self.ffn_norm(x)), None
 
@@ -67,6 +68,7 @@ class MoETransformer(PreciseBuffers):
         self.config = config
         self.balancer = balancer
         self.locality = locality or LocalityScheme()
+        self.locality.check(num_experts=config.moe.num_experts, top_k=config.moe.top_k)
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
@@ -135,13 +137,18 @@ class MoETransformer(PreciseBuffers):
         past = caches[0].length if caches else 0
         rotation = self.rotation[:, past : past + token_ids.shape[1]]
         biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
+        steer = self.locality.steer(token_ids)
+        if caches and steer is not None:
+            raise ValueError(
+                "a limit of locality depends on earlier tokens, which caches do not tell it"
+            )
         routings: list[Routing] = []
         for layer, block in enumerate(self.blocks):
             bias = next(biases) if biases is not None and block.is_moe else None
             if self.config.activation_checkpointing and self.training:
-                x, routing = checkpoint(block, x, rotation, bias, use_reentrant=False)
+                x, routing = checkpoint(block, x, rotation, bias, steer, use_reentrant=False)
             else:
-                x, routing = block(x, rotation, bias, caches[layer] if caches else None)
+                x, routing = block(x, rotation, bias, steer, caches[layer] if caches else None)
             if routing is not None:
                 routings.append(routing)
         return x, routings

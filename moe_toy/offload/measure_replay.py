@@ -63,15 +63,19 @@ class ReplayMeasurement:
         return rows.assign(policy=arm.policy, capacity=arm.capacity)
 
     def _calibrate(self, number: int) -> pd.DataFrame:
-        """Every lookup has the same slots, of which a known number is filled."""
+        """Slots are filled in turn, as many as the smallest cache has: reading into few of them again and again takes
+        another time, and so does reading into memory for the first time."""
         request, parts = self.requests[number], []
         decoded = request.expert_ids[:, request.prompt_length :][:, :CALIBRATED]
         lookups = lookups_of(decoded, self.num_experts)
-        with closing(self._engine(self.top_k)) as engine:
+        num_slots = min(arm.capacity for arm in self.arms)
+        with closing(self._engine(num_slots)) as engine:
             buffers = engine.buffers
+            engine.start([ForcedMisses(self.top_k, num_slots)] * self.num_layers)
+            replay(engine, lookups, self.expert_bytes)
             for misses, only_page in points(self.top_k):
                 engine.buffers = [buffer[:PAGE] for buffer in buffers] if only_page else buffers
-                engine.start([ForcedMisses(misses, in_turn=True)] * self.num_layers)
+                engine.start([ForcedMisses(misses, num_slots)] * self.num_layers)
                 expert_bytes = [PAGE] * self.num_layers if only_page else self.expert_bytes
                 rows = step_rows(replay(engine, lookups, expert_bytes), REPLAYED, request.domain, request.number)
                 parts.append(rows.assign(step=rows.step + 1))

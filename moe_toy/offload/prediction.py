@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 from jaxtyping import Float
@@ -48,12 +49,14 @@ class ForcedMisses(Cache):
     """A cache that holds all experts and yet reads `misses` of every lookup again: what these cost, with all that goes
     on around them, and nothing else."""
 
-    def __init__(self, misses: int, *, in_turn: bool = False) -> None:
-        self.misses, self.in_turn = misses, in_turn
-        """`in_turn`: every lookup has the first slots, for a replay, which does not read them."""
+    def __init__(self, misses: int, num_slots: int | None = None) -> None:
+        self.misses = misses
+        self.turn = None if num_slots is None else cycle(range(num_slots))
+        """Slots in turn, for a replay, which does not read them; None: every item has its own."""
 
     def look_up(self, items: Sequence[int]) -> list[Step]:
-        return [Step(item, number if self.in_turn else item, number < self.misses) for number, item in enumerate(items)]
+        slots = items if self.turn is None else islice(self.turn, len(items))
+        return [Step(item, slot, n < self.misses) for n, (item, slot) in enumerate(zip(items, slots, strict=True))]
 
 
 def points(top_k: int) -> list[tuple[int, bool]]:

@@ -40,8 +40,10 @@ def _facts(summary: dict[str, Any]) -> str:
         facts.append(
             f"{_count(summary['total_parameters'])} parameters" + (f", {_count(active)} active" if active else "")
         )
-    domains = f"{len(summary['domains'])} domains × " if len(summary["domains"]) > 1 else ""
-    facts.append(f"{domains}{summary['samples_per_domain']} sequences × {summary['sequence_length']} tokens")
+    number = max(len(summary["domains"]), 1)
+    sequences = summary.get("num_sequences", number * summary["samples_per_domain"])
+    in_domains = f" in {number} domains" if number > 1 else ""
+    facts.append(f"{sequences} sequences × {summary['sequence_length']} tokens{in_domains}")
     if summary.get("text"):
         facts.append(f"text: {summary['text']['words']} (fingerprint {summary['text']['fingerprint']})")
     if summary.get("loss") is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 from moe_toy.errors import UserError
 from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.findings import paper
-from moe_toy.findings.claims import Verdict, check_claims
-from moe_toy.report.figures import context, sweep
+from moe_toy.findings.claims import PAPER, Verdict, check_claims, claims_about
+from moe_toy.report.figures import context, locality, sweep
+from moe_toy.report.locality import locality_points
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
 from moe_toy.results import Results
 from moe_toy.runs.curve_keys import present_name
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 RESULTS = "results.parquet"
 SCH = "cache/sch@16/ratio_1.5"
 NOT_LOGGED = "<p>Not shown for want of curves that no finished arm logged: {}.</p>"
+LOCALITY = "Locality | What a cache of twice the active experts still misses, layer after layer, and what that costs."
 CURVES = {
     "val/loss": "loss (nats per token)",
     "consistency/srp@16": "SRP over 16 tokens",
@@ -36,7 +39,7 @@ CURVES = {
 }
 CLAIM_COLUMNS = {
     "claim": "claim",
-    "says": "the paper says",
+    "says": "it says",
     "comparison": "here",
     "verdict": "verdict",
     "estimate": "mean",
@@ -99,7 +102,7 @@ def read_metrics(run_dir: Path) -> pd.DataFrame | None:
 
 
 def write_sweep_report(directory: Path, out_dir: Path) -> pd.DataFrame:
-    """Write `report.html`, `summary.json` and tables `arms` and `claims` to `out_dir`; returns the claims."""
+    """Write `report.html`, `summary.json` and the tables to `out_dir`; returns the claims."""
     results = judge_sweep(directory)
     results.save(out_dir)
     write_sweep_page(results, directory, out_dir)
@@ -107,7 +110,8 @@ def write_sweep_report(directory: Path, out_dir: Path) -> pd.DataFrame:
 
 
 def judge_sweep(directory: Path) -> Results:
-    """Check the claims over a sweep: tables `arms` and `claims`, and the verdicts in the summary."""
+    """Check the claims over a sweep: tables `arms`, `claims` and, of one over locality, `locality`, and the verdicts in
+    the summary."""
     results = read_sweep(directory)
     checked = check_claims(results)
     summary = {
@@ -118,7 +122,8 @@ def judge_sweep(directory: Path) -> Results:
         "arms": list(results.arm.unique()),
         "claims": {claim: str(verdict) for claim, verdict in _verdicts(checked).items()},
     }
-    return Results(summary, {"arms": _arms(results), "claims": checked})
+    points = {} if claims_about(results) == PAPER else {"locality": locality_points(results)}
+    return Results(summary, {"arms": _arms(results), "claims": checked} | points)
 
 
 def write_sweep_page(judged: Results, directory: Path, out_dir: Path) -> Path:
@@ -129,8 +134,8 @@ def write_sweep_page(judged: Results, directory: Path, out_dir: Path) -> Path:
         kicker="Sweep",
         title=directory.name,
         facts=f"{results.arm.nunique()} arms × {results.seed.nunique()} seeds, {len(results)} runs finished",
-        headline=_headline(_verdicts(checked)),
-        sections=[_claims(checked), *_measured(results, directory)],
+        headline=_headline(_verdicts(checked), claims_about(results)),
+        sections=[_claims(checked), *_locality(judged, results), *_measured(results, directory)],
         footer="Figures of the paper are from Liang et al. 2025, arXiv 2505.16056, read from its plots.",
     )
 
@@ -139,12 +144,13 @@ def _verdicts(checked: pd.DataFrame) -> pd.Series:
     return checked.drop_duplicates("claim").set_index("claim").claim_verdict
 
 
-def _headline(verdicts: pd.Series) -> str:
+def _headline(verdicts: pd.Series, file: Path) -> str:
     counts = [
         (str(verdict), str((verdicts == verdict).sum()), ", ".join(verdicts.index[verdicts == verdict]) or "none")
         for verdict in Verdict
     ]
-    sentence = f"Of {len(verdicts)} findings of the paper, {counts[0][1]} hold and {counts[1][1]} fail in this sweep."
+    about = "findings of the paper" if file == PAPER else "claims about locality"
+    sentence = f"Of {len(verdicts)} {about}, {counts[0][1]} hold and {counts[1][1]} fail in this sweep."
     return f'<div class="headline"><p class="verdict">{escape(sentence)}</p>{tiles(counts)}</div>'
 
 
@@ -157,6 +163,16 @@ def _claims(checked: pd.DataFrame) -> Section:
         "to be, fails if it lies outside, and stays open across the edge. A claim holds if all its comparisons do.",
         html_table(shown.rename(columns=CLAIM_COLUMNS)),
     )
+
+
+def _locality(judged: Results, results: pd.DataFrame) -> list[Section]:
+    """Of a sweep that is about it: the figure, and its points in numbers."""
+    if "locality" not in judged.tables:
+        return []
+    caption = "Bits per byte over misses | dots: means over seeds; lines: what no other arm of a scheme beats in both"
+    axes = [locality.BITS, locality.HIT_RATE]
+    drawn = _section(LOCALITY, {caption: (axes, lambda: locality.bits_and_misses(results))}, results)
+    return [replace(drawn, body=drawn.body + html_table(judged.tables["locality"]))]
 
 
 def _measured(results: pd.DataFrame, directory: Path) -> list[Section]:

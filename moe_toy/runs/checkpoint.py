@@ -6,12 +6,15 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import Tensor, nn
 
 from moe_toy.errors import UserError
 from moe_toy.files.reading import reading
+from moe_toy.locality.base import LocalityScheme
+from moe_toy.locality.limits import limit_of
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.runs.checkpoint_file import DamagedError, load_intact
 from moe_toy.runs.run_directory import CHECKPOINTS, LAST, RunDirectory
@@ -119,6 +122,17 @@ class Checkpoint:
             ) from error
 
     @property
+    def locality(self) -> LocalityScheme:
+        """What limits the choices of the model that was saved; where nothing does, the scheme "none"."""
+        try:
+            return limit_of(self.content.get("hyper_parameters", {}).get("locality", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.key}: {self.path} names a locality scheme that is none of ours ({shorten(str(error), 200)}); "
+                "pass one that train.py wrote"
+            ) from error
+
+    @property
     def shapes(self) -> dict[str, Tensor]:
         """The state of the model, its balancer's included; of shards without values."""
         return _of_model(self.content["state_dict"])
@@ -138,9 +152,15 @@ class Checkpoint:
         wanted = model.state_dict()
         model.load_state_dict({name: x for name, x in self.weights.items() if name in wanted}, strict=False)
 
-    def check_continues(self, model: nn.Module, optimizer: dict[str, Any]) -> None:
-        """Refuse to go on with another model or optimiser than the saved ones."""
+    def check_continues(self, model: nn.Module, limit: dict[str, Any], optimizer: dict[str, Any]) -> None:
+        """Refuse to go on with another model, limit to its choices or optimiser than the saved ones."""
         self.check_shapes(self.shapes, model.state_dict())
+        if limit != self.locality.settings:
+            raise UserError(
+                f"locality limits choices by {limit or 'nothing'}, but {self.path} goes on with "
+                f"{self.locality.settings or 'nothing'}; leave it, or start anew from its weights: "
+                f"init_from={self.path} in another hydra.run.dir"
+            )
         saved = self.optimizer
         if saved is None:
             raise UserError(

@@ -34,7 +34,9 @@ class LitMoE(LightningModule):
         self.model = model
         self.optimizer_config = optimizer
         # A checkpoint carries what it takes to build its model again.
-        self.save_hyperparameters({"model": asdict(model.config), "optimizer": asdict(optimizer)}, logger=False)
+        limit = {"locality": model.locality.settings} if model.locality.settings else {}
+        kept = {"model": asdict(model.config), "optimizer": asdict(optimizer), **limit}
+        self.save_hyperparameters(kept, logger=False)
 
     def setup(self, stage: str) -> None:
         if self.trainer.datamodule is not None:

@@ -99,7 +99,7 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
         if init_from is not None:
             raise UserError("init_from and ckpt_path contradict each other: start anew from weights or continue a run")
         start = Checkpoint.open_to_continue(ckpt_path)
-        start.check_continues(model, asdict(OptimizerConfig(**values["optimizer"])))
+        start.check_continues(model, model.locality.settings, asdict(OptimizerConfig(**values["optimizer"])))
         strategy = values["trainer"]["strategy"]
         if start.is_sharded and isinstance(strategy, str):
             raise UserError(

@@ -1,5 +1,6 @@
 """A run, from the text to the last line."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from moe_toy.training.session import (
 )
 from moe_toy.training.steps import set_steps
 
+log = logging.getLogger(__name__)
+
 
 def run(cfg: DictConfig) -> None:
     """Train the model that a config describes, in its `run_dir`, from its first or its next step to the last."""
@@ -51,9 +54,14 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     if weights := start or initial:
         check_tokenizer(data.tokenizer_file, weights)
     if start is not None:
-        start.check_continues(module.model, asdict(module.optimizer_config))
+        start.check_continues(module.model, module.model.locality.settings, asdict(module.optimizer_config))
     elif initial is not None:
         initial.load_into(module.model)
+        before, now = initial.locality.settings, module.model.locality.settings
+        if before != now:
+            log.warning(
+                "init_from: choices were limited by %s, and are by %s now", before or "nothing", now or "nothing"
+            )
     loggers = build_loggers(cfg, logger_options(start, RunDirectory(run_dir)))
     start_path = None if start is None else start.path
     del start, initial, weights  # and with them the mapped files

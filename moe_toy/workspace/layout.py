@@ -23,6 +23,7 @@ CHARTS: dict[str, dict[str, list[str] | str]] = {
     },
     "Consistency": {
         "SRP by segment length": [f"{CONSISTENCY}/srp@{m}" for m in (4, 16, 64, 256)],
+        "SRP@16 above shuffled routing": [f"{CONSISTENCY}/above_{null}@16" for null in ("sequence", "corpus")],
         "SRP over 16 tokens, by layer": f"^{CONSISTENCY}/srp@16{LAYERS}",
         "SRP over 16 tokens, by domain": f"^{CONSISTENCY}/srp@16{DOMAINS}",
     },
@@ -40,11 +41,13 @@ CHARTS: dict[str, dict[str, list[str] | str]] = {
         "MaxVio": [f"{LOAD}/max_violation", f"{LOAD}/max_violation@sequence"],
         "effective experts, by layer": f"^{LOAD}/effective_experts{LAYERS}",
         "dead experts": [f"{LOAD}/dead_experts"],
+        "largest share of tokens of one expert": [f"{LOAD}/largest_share"],
         "saturation of the router": [f"{ROUTER}/saturation"],
     },
     "Caches": {
         "looking 16 tokens ahead": rf"^{CACHE}/sch@16/ratio_[\d.]+$",
         "LRU and LFU, twice the active experts": [f"{CACHE}/lru/ratio_2", f"{CACHE}/lfu/ratio_2"],
+        "LRU of an engine, and first requests": [f"{CACHE}/lru@layer/ratio_2", f"{CACHE}/cold_misses"],
     },
     "Losses": {
         "validation loss by domain": f"^val/loss{DOMAINS}",

@@ -46,6 +46,8 @@ def complain(refusal, monkeypatch):
         (["data.sequence_length=4096"], ["data.sequence_length (4096) exceeds model.max_seq_len (1024)"]),
         (["ckpt_path=nowhere.ckpt"], ["ckpt_path: no such file, given nowhere.ckpt"]),
         (["debug=overfit", "ckpt_path=auto"], ["ckpt_path=auto", "trainer.overfit_batches", "start anew"]),
+        (["data.weights={books: much}"], ["data.weights", "valid number"]),
+        (["data.weights={books: 1}"], ["data.weights has no weight for web"]),
         (["data=files"], ["data.source.path"]),
         (["data=files", "data.source.path=nowhere"], ["nowhere", "not a folder"]),
         (["data.domains=[books,novels]"], ["novels", "books"]),
@@ -53,8 +55,8 @@ def complain(refusal, monkeypatch):
         (["data.batch_size=0"], ["data.batch_size", "greater than 0", "given 0"]),
         (["data.seed=-1"], ["data.seed", "greater than or equal to 0", "given -1"]),
         (
-            ["data=files", "data.source.path=.", "data.source.validation_fraction=1"],
-            ["data.source.validation_fraction", "less than 1", "given 1"],
+            ["data=files", "data.source.path=.", "data.source.validation_fraction=2"],
+            ["data.source.validation_fraction", "less than or equal to 1", "given 2"],
         ),
         (
             ["data=files", "data.source.path=.", "data.source.max_characters=0"],

@@ -146,7 +146,9 @@ def test_own_text_that_has_moved_is_told_with_the_way_to_it(complain, moved):
 
 
 def test_own_text_that_has_changed_is_told_with_the_way_out(moved, tmp_path):
-    copy = moved(lambda texts: (texts / "fruit.jsonl").write_text('{"text": "fig"}\n' * 300))
+    copy = moved(
+        lambda texts: (texts / "fruit.jsonl").write_text("".join(f'{{"text": "fig {i}"}}\n' for i in range(300)))
+    )
     with pytest.raises(UserError, match=r"is not the text any more that .* was trained on .* data=files"):
         run(tmp_path / "out", f"target.path={copy}")
     assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ LINES = [
     r"Tokenising (fruit|numbers)",
     r"Tokenised [\d.]+ M tokens in [\d.]+ s",
     r"[\d.]+M parameters \([\d.]+M active\): 2 layers, 2 of them MoE with 8 routed experts, top 2, 0 shared",
+    r"Each token is seen: fruit [\d.]+ times, numbers [\d.]+ times",
     r"the 2 steps are fewer than trainer.log_every_n_steps=10: none of them is logged, only validations",
     r"finished step 2: val/loss [\d.]+, val/bits_per_byte [\d.]+, consistency/srp@16 [\d.]+, load/cv [\d.]+, "
     r"specialization/domain [\d.]+",

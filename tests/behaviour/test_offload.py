@@ -14,6 +14,7 @@ import evaluate
 import train
 from moe_toy.errors import UserError
 from moe_toy.evaluation import command, offloading
+from moe_toy.locality.base import LocalityScheme
 from moe_toy.offload.readers import FileReader
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
@@ -104,7 +105,12 @@ def test_a_gpu_is_refused_and_not_chosen(run_dir, monkeypatch):
         target = command.build(compose("evaluate", [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]))
     assert target.device == "cpu"
     with pytest.raises(UserError, match=r"not on target.device=cuda; give target.device=cpu"):
-        target.offloading.check(target._saved()[0], "cuda", target.reading.samples(target))
+        target.offloading.check(target._saved()[0], LocalityScheme(), "cuda", target.reading.samples(target))
+
+
+def test_limits_of_locality_are_refused(refusal, run_dir):
+    asked = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]
+    assert "cannot follow yet" in refusal("evaluate", *asked, "target.cache_prior=1.0")
 
 
 def test_targets_that_decode_nothing_are_refused(refusal):

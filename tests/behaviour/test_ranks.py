@@ -30,6 +30,8 @@ SCHEMES = {
     "exact": ["balance=global_batch", "balance.estimate=exact", STRONG],
     "ema": ["balance=ema", STRONG],
     "loss_free": ["balance=loss_free", "balance.rate=0.05"],
+    "contrast": ["balance=global_batch", "balance.estimate=exact", STRONG, "locality=contrast"],
+    "residency": ["balance=global_batch", "balance.estimate=exact", STRONG, "locality=residency"],
 }
 FIVE_STEPS = {
     "ddp": ["balance=micro_batch", "trainer.val_check_interval=1"],

@@ -72,6 +72,7 @@ def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run)
         ["balance=global_batch", "balance.estimate=exact"],
         ["balance=ema"],
         ["balance=loss_free"],
+        ["locality=residency"],
     ],
     ids=lambda overrides: overrides[-1],
 )

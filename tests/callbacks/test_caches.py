@@ -33,3 +33,18 @@ def test_the_correlation_of_srp_and_sch_is_over_layers_and_domains(curves, subje
 def test_real_policies_alone_need_no_segments(curves, trace):
     logged = curves(CacheCallback(segment_length=16, cache_ratios={"lfu": [2]}, sample_stride=2), trace)
     assert list(logged) == ["cache/lfu/ratio_2"]
+
+
+def test_an_engine_reads_layer_after_layer_and_misses_what_it_has_not_seen(curves, subject, trace):
+    callback = CacheCallback(segment_length=16, cache_ratios={}, engine_ratios=[2], sample_stride=1)
+    logged = curves(callback, trace)
+    lru = CacheHitRate(**subject.shape, top_k=2, policy="lru", scope="model", order="layer", cold="miss")
+    lru.update(trace)
+    assert logged["cache/lru@layer/ratio_2"] == lru.compute().hit_rate[0, 11]
+    shares = [[], [], []]
+    for sequence, domain in enumerate(trace.domain_ids.tolist()):
+        ids = trace.expert_ids[:, sequence]
+        first = sum(len(set(layer.flatten().tolist())) for layer in ids)
+        shares[domain].append(first / ids.numel())
+    mean = sum(sum(domain) / len(domain) for domain in shares) / 3
+    assert logged["cache/cold_misses"] == pytest.approx(mean)

@@ -218,11 +218,13 @@ def test_token_bytes_cover_the_model_vocabulary(folder):
         ({"root": "/dev/null"}, "cannot keep tokens under data.root=/dev/null"),
         ({"domains": ["animal"]}, "data.domains names animal; available are animals, colours, digits"),
         ({"weights": {"animal": 1}}, "data.weights names animal; the domains are animals, colours, digits"),
-        ({"weights": {"animals": 0}}, "not all 0"),
-        ({"weights": {"animals": 2, "digits": -1}}, "not negative"),
-        ({"weights": {"animals": float("nan")}}, "finite"),
-        ({"sequence_length": 100_000}, "animals has 2972 training tokens, less than one sequence"),
-        ({"validation_length": 100_000}, r"animals has \d+ validation tokens, less than one block"),
+        ({"weights": {"animals": 0, "colours": 0, "digits": 0}}, "not all 0"),
+        ({"weights": {"animals": 2, "colours": 1, "digits": -1}}, "not negative"),
+        ({"weights": {"animals": float("nan"), "colours": 1, "digits": 1}}, "finite"),
+        ({"weights": {"animals": 1}}, "data.weights has no weight for colours, digits; give it one, 0 to leave it out"),
+        ({"domains": [202401]}, r"data.domains names 202401 \(YAML read a number: quote such a name twice"),
+        ({"sequence_length": 100_000}, "animals has 2972 training tokens in 60 documents, less than one sequence"),
+        ({"validation_length": 100_000}, r"animals has \d+ validation tokens in \d+ documents, less than one block"),
         ({"vocab_size": 200}, "data.vocab_size=200 is too small"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -233,6 +235,14 @@ def test_a_wrong_configuration_is_one_line(folder, changes, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_domain_too_small_is_refused_before_its_tokenizer_is_kept(folder):
+    with pytest.raises(UserError, match="less than one block"):
+        ready(folder, validation_length=100_000, vocab_size=290)
+    assert not list((folder / "tokenizers").glob("*-290-*.json"))
+    ready(folder, vocab_size=290)
+    assert len(list((folder / "tokenizers").glob("*-290-*.json"))) == 1
+
+
 def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(folder):
     ready(folder)
     path = str(next((folder / "tokenizers").glob("*-280-*.json")))
@@ -241,7 +251,7 @@ def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(folder):
 
 
 def test_weights_leave_out_a_domain_in_training_only(folder):
-    data = ready(folder, weights={"animals": 1.0, "digits": 3.0}, max_steps=50)
+    data = ready(folder, weights={"animals": 1.0, "colours": 0, "digits": 3.0}, max_steps=50)
     seen = torch.cat([batch.domain_ids for batch in data.train_dataloader()])
     assert set(seen.tolist()) == {0, 2}
     assert 0.6 < (seen == 2).float().mean() < 0.9

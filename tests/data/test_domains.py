@@ -36,7 +36,7 @@ def write_parquet(path, **columns):
 
 
 def test_each_file_or_folder_is_a_domain_and_three_types_are_read(tmp_path):
-    (tmp_path / "prose.txt").write_text("Once upon a time.")
+    (tmp_path / "prose.txt").write_text("Once upon a time.\n\nThere was more.")
     write_jsonl(tmp_path / "posts" / "2020" / "a.jsonl", ["one", "two", " "])
     write_parquet(tmp_path / "posts" / "b.parquet", text=["three", "", None], other=[1, 2, 3])
     (tmp_path / ".DS_Store").write_text("")
@@ -299,10 +299,16 @@ def test_parquet_strings_of_every_kind_are_read(tmp_path, kind):
     assert sorted([*source.documents("x", "train"), *source.documents("x", "validation")]) == ["one", "one", "two"]
 
 
-def test_a_null_text_is_no_document_in_jsonl_as_in_parquet(tmp_path):
+def test_a_null_text_is_no_document_in_jsonl_as_in_parquet(tmp_path, caplog):
     (tmp_path / "x.jsonl").write_text('{"text": null}\n{"text": "one"}\n')
+    write_parquet(tmp_path / "y.parquet", text=[None, "one", None])
     source = files(tmp_path)
-    assert [*source.documents("x", "train"), *source.documents("x", "validation")] == ["one"]
+    with caplog.at_level("INFO"):
+        for domain in ("x", "y"):
+            assert [*source.documents(domain, "train"), *source.documents(domain, "validation")] == ["one"]
+    assert f"{tmp_path}/x.jsonl: 1 null texts are left out" in caplog.messages
+    assert f"{tmp_path}/y.parquet: 2 null texts are left out" in caplog.messages
+    assert len(caplog.messages) == 2
 
 
 def splits_as_files(path):

@@ -48,6 +48,7 @@ def test_equals_numpy(make_trace):
             at = domain, layer
             assert got.cv[at] == pytest.approx(counts.std() / counts.mean())
             assert got.max_violation[at] == pytest.approx(counts.max() / counts.mean() - 1)
+            assert got.largest_share[at] == pytest.approx((members[layer] == counts.argmax()).any(-1).mean())
             assert got.sequence_cv[at] == pytest.approx(np.mean([c.std() / c.mean() for c in local]))
             assert got.sequence_max_violation[at] == pytest.approx(np.mean([c.max() / c.mean() - 1 for c in local]))
             assert got.segment_cv[at] == pytest.approx(np.mean([c.std() / c.mean() for c in segments]))

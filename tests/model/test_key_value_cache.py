@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
+from moe_toy.locality.document_pool import DocumentPool
 from moe_toy.model.transformer import MoETransformer
 
 VARIANTS = {
@@ -39,6 +41,14 @@ def test_reading_in_pieces_equals_reading_at_once(make_config, changes, pieces):
         seen, end = slice(end, end + piece), end + piece
         torch.testing.assert_close(logits, whole.logits[:, end - 1], atol=1e-4, rtol=1e-4)
         assert torch.equal(expert_ids, whole.trace.expert_ids[:, :, seen])
+
+
+def test_limits_that_need_earlier_tokens_are_not_decoded_with(make_config):
+    config = make_config()
+    locality = DocumentPool(smallest=4, largest=6, evaluated=4)
+    model = MoETransformer(config, LoadBalancer(num_layers=2, num_experts=8), locality).eval()
+    with pytest.raises(ValueError, match="earlier tokens"):
+        model.extend(torch.ones(1, 3, dtype=torch.int64), model.new_caches(1, 8))
 
 
 def test_a_prompt_is_read_bit_by_bit_as_without_a_cache(make_config):

@@ -41,6 +41,11 @@ def test_nothing_takes_less_than_no_time():
 def test_forced_misses_read_what_is_there_again():
     steps = ForcedMisses(1).look_up([5, 3])
     assert [tuple(step) for step in steps] == [(5, 5, True), (3, 3, False)]
+    in_turn = ForcedMisses(2, num_slots=3)
+    assert [[tuple(step) for step in in_turn.look_up([5, 7])] for _ in range(2)] == [
+        [(5, 0, True), (7, 1, True)],
+        [(5, 2, True), (7, 0, True)],
+    ]
 
 
 class Clock:

@@ -15,6 +15,7 @@ FEWER_ARMS = {
     "balance_horizon": ["balance=segment,ema"],
     "balance": ["balance=segment,global_batch", "balance.coefficient=0.1"],
     "experts": ["moe.num_experts=16,128", "moe.top_k=8"],
+    "locality": ["locality=none,contrast/weak", "balance.coefficient=0.1"],
 }
 
 

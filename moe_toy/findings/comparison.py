@@ -1,0 +1,59 @@
+"""One number per seed, and the range in which a claim says that their mean lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from moe_toy.findings.student_t import mean_interval
+
+
+class NotMeasuredError(Exception):
+    """The results lack what a claim is about."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    name: str
+    values: Sequence[float]
+    """One per seed."""
+    above: float = 0.0
+    below: float = math.inf
+    correlation: bool = False
+    """Means and intervals of correlations are taken after Fisher's transformation, which evens their spread."""
+
+    def __post_init__(self) -> None:
+        if not len(self.values):
+            raise NotMeasuredError(f"{self.name}: no seed has all of it")
+
+    def interval(self) -> tuple[float, float, float]:
+        if not self.correlation:
+            return mean_interval(self.values)
+        mean, low, high = (math.tanh(bound) for bound in mean_interval(self._transformed()))
+        return mean, low, high
+
+    def effect_size(self) -> float:
+        values = self._transformed() if self.correlation else self.values
+        bound = fisher(self._bound()) if self.correlation else self._bound()
+        spread = stdev(values) if len(values) > 1 else 0.0
+        return (fmean(values) - bound) / spread if spread else math.nan
+
+    def claimed(self) -> str:
+        if math.isinf(self.above):
+            return f"below {self.below:g}"
+        return f"above {self.above:g}" if math.isinf(self.below) else f"{self.above:g} to {self.below:g}"
+
+    def _bound(self) -> float:
+        """The bound of a range with one; of a range between two, zero."""
+        if math.isinf(self.above):
+            return self.below
+        return self.above if math.isinf(self.below) or self.correlation else 0.0
+
+    def _transformed(self) -> list[float]:
+        return [fisher(r) for r in self.values]
+
+
+def fisher(r: float) -> float:
+    return math.atanh(max(-1 + 1e-9, min(1 - 1e-9, r)))

@@ -1,0 +1,56 @@
+"""What a sweep over locality shows beyond others: bits per byte over misses."""
+
+import pandas as pd
+import pytest
+
+from moe_toy.report import sweep as report
+from moe_toy.report.figures import locality as figures
+from moe_toy.results import Results
+from tests.findings.test_locality_claims import table
+
+
+def rows(**hit_rates_and_bits: tuple[float, float]) -> pd.DataFrame:
+    """Two seeds of each arm, which lie to both sides of its values."""
+    return pd.DataFrame(
+        [
+            {"arm": arm, "locality": arm.rstrip("123").replace("_", "/"), "seed": seed} | values
+            for arm, (hit_rate, bits) in hit_rates_and_bits.items()
+            for seed, values in enumerate(
+                {figures.HIT_RATE: hit_rate + side, figures.BITS: bits - side} for side in (-0.01, 0.01)
+            )
+        ]
+    )
+
+
+def test_a_scheme_is_a_line_along_its_best_arms_at_all_strengths():
+    arms = {"none1": (0.4, 2.0), "none2": (0.5, 2.1), "contrast1": (0.6, 2.05), "contrast_weak1": (0.7, 2.2)}
+    figure = figures.bits_and_misses(rows(**arms, contrast_strong1=(0.55, 2.3)))
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    dots = [trace for trace in figure.data if trace.mode == "markers"]
+    assert [trace.name for trace in dots] == ["none", "contrast"]
+    assert list(dots[1].text) == ["contrast1", "contrast_weak1", "contrast_strong1"]
+    assert list(lines[0].x) == pytest.approx([0.5, 0.6])
+    assert list(lines[1].x) == pytest.approx([0.3, 0.4])  # not where another arm misses less at fewer bits
+    assert list(lines[1].y) == pytest.approx([2.2, 2.05])
+
+
+def test_the_page_of_such_a_sweep_has_it_and_its_own_claims(tmp_path):
+    results = table()
+    results["run_dir"] = [f"{number}" for number in range(len(results))]
+    sizes = ("total_parameters", "active_parameters", "flops_per_token")
+    directory = tmp_path / "locality"
+    directory.mkdir()
+    results.assign(**dict.fromkeys(sizes, 1e6)).to_parquet(directory / "results.parquet")
+    checked = report.write_sweep_report(directory, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Of 8 claims about locality, 6 hold and 2 fail in this sweep." in page
+    assert "Bits per byte over misses" in page
+    kept = Results.load(tmp_path / "out").tables["locality"].set_index(["locality", "balance.coefficient"])
+    contrast = kept.loc[("contrast", "0.1")]
+    assert contrast["LRU@2"] == pytest.approx(0.3 + 0.5 * 0.25 + 0.2 + 0.012)
+    assert (contrast["effective experts"], contrast.seeds) == (60, 3)
+    assert "MaxVio" not in kept  # which nobody logged
+    assert set(checked.claim) >= {"balance", "collapse"}
+    results.drop(columns="locality").assign(**dict.fromkeys(sizes, 1e6)).to_parquet(directory / "results.parquet")
+    report.write_sweep_report(directory, tmp_path / "paper")
+    assert "Bits per byte over misses" not in (tmp_path / "paper" / "report.html").read_text()
