@@ -139,9 +139,7 @@ class MoETransformer(PreciseBuffers):
         biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
         steer = self.locality.steer(token_ids)
         if caches and steer is not None:
-            raise ValueError(
-                "a limit of locality depends on earlier tokens, which caches do not tell it"
-            )
+            raise ValueError("a limit of locality depends on earlier tokens, which caches do not tell it")
         routings: list[Routing] = []
         for layer, block in enumerate(self.blocks):
             bias = next(biases) if biases is not None and block.is_moe else None
