@@ -18,6 +18,7 @@ from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
 from moe_toy.evaluation.evaluation import write_report
+from moe_toy.evaluation.offloading import Offloading, store_bytes
 from moe_toy.evaluation.reading import Reading
 from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import (
@@ -74,27 +75,41 @@ class CheckpointTarget(ModelTarget):
         self.source = f"{path}{prior}"
         self.path = find(Path(path), KEY) if is_run else Path(path)
         self.name = Path(path).resolve().name if is_run else self.path.stem
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or ("cuda" if torch.cuda.is_available() and options.offload is None else "cpu")
         self.batch_size = batch_size
         self.reading = Reading(options)
+        self.offloading = Offloading(options.offload) if options.offload else None
 
     def check(self) -> None:
         check_device("target.device", self.device)
         with torch.device("meta"):
             self._model(*self._saved())
         self.reading.check(self)
+        if self.offloading is not None:
+            config = self._saved()[0]
+            locality = self._locality(config.moe.top_k)
+            self.offloading.check(config, locality, self.device, self.reading.samples(self))
 
     def prepare(self, out_dir: Path) -> None:
         self.reading.prepare(self, out_dir)
+        if self.offloading is not None:
+            self.offloading.prepare(store_bytes(self._saved()[0], self.offloading.settings), out_dir)
 
     def run(self, out_dir: Path) -> Results:
-        return self.reading.run(self, out_dir)
+        results = self.reading.run(self, out_dir)
+        if self.offloading is None:
+            return results
+        return self.offloading.decode(results, lambda: self.load().model, self.reading.samples(self), out_dir)
 
     def write_report(self, results: Results, out_dir: Path) -> Path:
-        return write_report(results, out_dir)
+        report = write_report(results, out_dir)
+        if self.offloading is not None:
+            self.offloading.remove_parts(out_dir)
+        return report
 
     def identity(self) -> dict[str, Any]:
-        return {"file": str(self.path.resolve()), "digest": self._checkpoint.digest}
+        offload = {"offload": self.offloading.settings.as_json()} if self.offloading else {}
+        return {"file": str(self.path.resolve()), "digest": self._checkpoint.digest, **offload}
 
     def tokenizer(self) -> Path:
         path = self._run.tokenizer

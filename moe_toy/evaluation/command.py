@@ -12,9 +12,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.checks.constructors import check_constructors
+from moe_toy.errors import UserError
+from moe_toy.evaluation.checkpoint import CheckpointTarget
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import DEVICE, Options, RunSettings
 from moe_toy.evaluation.target import Target
+from moe_toy.evaluation.trace_files import TraceTarget
 from moe_toy.model.allocator import keep_freed_memory
 from moe_toy.runs.run_directory import CONFIG
 
@@ -72,6 +75,7 @@ def build(cfg: DictConfig) -> Target:
     values = OmegaConf.to_container(cfg, resolve=True)
     settings = RunSettings(**values)
     metrics = instantiate(cfg.metrics, _convert_="all")
+    offload = instantiate(cfg.offload, _convert_="all") if cfg.offload else None
     check_constructors({"target": values["target"]})
 
     def data() -> Any:
@@ -85,6 +89,13 @@ def build(cfg: DictConfig) -> Target:
         name=cfg.name,
         save_trace=cfg.save_trace,
         allow_different_text=cfg.allow_different_text,
+        offload=offload,
         device={name: getattr(settings, name) for name in DEVICE},
     )
-    return instantiate(cfg.target, _partial_=True)(options=options)
+    target = instantiate(cfg.target, _partial_=True)(options=options)
+    if offload is not None and not isinstance(target, CheckpointTarget | TraceTarget):
+        raise UserError(
+            "offload decodes with a checkpoint of ours or replays recorded routing, which this target is not; give "
+            "offload=none"
+        )
+    return target

@@ -16,6 +16,7 @@ from moe_toy.metrics.analyze import SEGMENT_LENGTHS
 from moe_toy.metrics.cache import Cold
 from moe_toy.metrics.specialization import DOMAIN_FLOOR
 from moe_toy.metrics.vocabulary import MIN_TOKEN_COUNT
+from moe_toy.offload.settings import OffloadSettings
 
 DEVICE = ("bandwidth_gbps", "expert_bytes", "compute_ms")
 """What describes the device that tokens per second are computed for."""
@@ -87,5 +88,7 @@ class Options:
     save_trace: bool = False
     allow_different_text: bool = False
     """Whether evaluations of different text may stand side by side."""
+    offload: OffloadSettings | None = None
+    """How to decode with experts in slow memory; None: not at all."""
     device: Mapping[str, float | None] = field(default_factory=dict)
     """The values of `DEVICE` where a device is described."""

@@ -16,9 +16,11 @@ from safetensors import SafetensorError, safe_open
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.evaluation import Evaluation, Subject, write_report
+from moe_toy.evaluation.offloading import Offloading
 from moe_toy.evaluation.settings import Options, check_segments_fit
 from moe_toy.files.digest import file_digest
 from moe_toy.files.reading import reading
+from moe_toy.offload.replay import SCRATCH_BYTES
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.contents import bare_name
@@ -65,6 +67,8 @@ class TraceTarget:
         self.tokenizer = None if tokenizer is None else Path(tokenizer)
         self.evaluation = Evaluation(options)
         self._token_ids = True  # of files of other programs, unless one of them does not know its own
+        self.offloading = Offloading(options.offload) if options.offload else None
+        self.expert_bytes = options.device.get("expert_bytes")
 
     def check(self) -> None:
         """Reads the files as a whole."""
@@ -93,15 +97,32 @@ class TraceTarget:
         if self.path.is_dir() and (others := sorted(set(names_in(self.path)) - {file.name for file in files})):
             shown = ", ".join(others[:SHOWN]) + (" ..." if len(others) > SHOWN else "")
             log.info("%s: no recordings, and so passed over: %s", self.path, shown)
+        if self.offloading is not None:
+            self.offloading.check_traces(self._traces(), self.expert_bytes)
 
     def prepare(self, out_dir: Path) -> None:
         self.evaluation.prepare(self._subject(), out_dir)
+        if self.offloading is not None:
+            self.offloading.prepare(SCRATCH_BYTES, out_dir)
 
     def run(self, out_dir: Path) -> Results:
-        return self.evaluation.run(self._subject(), out_dir)
+        results = self.evaluation.run(self._subject(), out_dir)
+        if self.offloading is None:
+            return results
+        return self.offloading.replay(results, self._traces(), self.expert_bytes, out_dir)
 
     def write_report(self, results: Results, out_dir: Path) -> Path:
-        return write_report(results, out_dir)
+        report = write_report(results, out_dir)
+        if self.offloading is not None:
+            self.offloading.remove_parts(out_dir)
+        return report
+
+    def _traces(self) -> Iterator[RoutingTrace]:
+        for file in self._files():
+            if is_ours(file):
+                yield from Recording([file])
+            else:
+                yield from (replace(trace, domains=trace.domains or (bare_name(file),)) for trace in self._import(file))
 
     def _subject(self) -> Subject:
         return Subject(
@@ -117,6 +138,8 @@ class TraceTarget:
         options = {"num_experts": self.num_experts, "sequence_length": self.sequence_length}
         options |= {"keep_constant_layers": True} if self.keep_constant_layers else {}
         options |= {} if self.tokenizer is None else {"tokenizer": file_digest(self.tokenizer)}
+        if self.offloading is not None:
+            options |= {"offload": self.offloading.settings.as_json(), "expert_bytes": self.expert_bytes}
         return {"files": {str(file.resolve()): file_digest(file) for file in self._files()}, **options}
 
     def record(self, folder: Path) -> list[Path]:

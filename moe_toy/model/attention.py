@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from moe_toy.model.causal_attention import causal_attention
 from moe_toy.model.config import ModelConfig
+from moe_toy.model.key_value_cache import KeyValueCache
 from moe_toy.model.layers import RMSNorm
 
 
@@ -23,8 +24,12 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(config.head_size, eps=config.norm_eps)
 
     def forward(
-        self, x: Float[Tensor, "batch seq hidden"], rotation: Float[Tensor, "2 seq half"]
+        self,
+        x: Float[Tensor, "batch seq hidden"],
+        rotation: Float[Tensor, "2 seq half"],
+        cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
+        """With a `cache`, `x` are the tokens that follow those in it."""
         heads = rearrange(
             self.qkv(x),
             "batch seq (head size) -> batch head seq size",
@@ -33,7 +38,7 @@ class Attention(nn.Module):
         query, key, value = heads.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=1)
         query = rotate(self.query_norm(query), rotation)
         key = rotate(self.key_norm(key), rotation)
-        mixed = causal_attention(query, key, value)
+        mixed = causal_attention(query, key, value) if cache is None else cache.attend(query, key, value)
         return self.out(rearrange(mixed, "batch head seq size -> batch seq (head size)"))
 
 

@@ -12,6 +12,7 @@ from moe_toy.locality.base import LocalityScheme, Steer
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import mean_cross_entropy, most_likely
+from moe_toy.model.key_value_cache import KeyValueCache
 from moe_toy.model.layers import RMSNorm, SwiGLU, init_matrices
 from moe_toy.model.moe import MoELayer
 from moe_toy.model.router import z_loss
@@ -49,8 +50,9 @@ class Block(nn.Module):
         rotation: Float[Tensor, "2 seq half"],
         selection_bias: Float[Tensor, " expert"] | None = None,
         steer: Steer | None = None,
+        cache: KeyValueCache | None = None,
     ) -> tuple[Float[Tensor, "batch seq hidden"], Routing | None]:
-        x = x + self.attention(self.attention_norm(x), rotation)
+        x = x + self.attention(self.attention_norm(x), rotation, cache)
         if self.is_moe:
             y, routing = self.ffn(self.ffn_norm(x), selection_bias, steer)
             return x + y, routing
@@ -115,20 +117,38 @@ class MoETransformer(PreciseBuffers):
         """Where the tokens go, without counting them and without the cost of logits."""
         return torch.stack([routing.expert_ids for routing in self._run_blocks(token_ids)[1]])
 
+    def new_caches(self, batch: int, max_len: int) -> list[KeyValueCache]:
+        """Empty, one per block, for sequences of at most `max_len` tokens."""
+        return [KeyValueCache(self.config, batch, max_len, self.unembedding.weight) for _ in self.blocks]
+
+    @torch.no_grad()
+    def extend(
+        self, token_ids: Int[Tensor, "batch seq"], caches: list[KeyValueCache]
+    ) -> tuple[Float[Tensor, "batch vocab"], Int[Tensor, "layer batch seq k"]]:
+        """Read the tokens that follow those in the caches: logits of the token after the last, and where they went.
+
+        The first call reads a prompt, the others decode; call it in eval mode.
+        """
+        x, routings = self._run_blocks(token_ids, caches)
+        return self.unembedding(self.norm(x[:, -1])), torch.stack([routing.expert_ids for routing in routings])
+
     def _run_blocks(
-        self, token_ids: Int[Tensor, "batch seq"]
+        self, token_ids: Int[Tensor, "batch seq"], caches: list[KeyValueCache] | None = None
     ) -> tuple[Float[Tensor, "batch seq hidden"], list[Routing]]:
         x = self.embedding(token_ids)
-        rotation = self.rotation[:, : token_ids.shape[1]]
+        past = caches[0].length if caches else 0
+        rotation = self.rotation[:, past : past + token_ids.shape[1]]
         biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
         steer = self.locality.steer(token_ids)
+        if caches and steer is not None:
+            raise ValueError("a limit of locality depends on earlier tokens, which caches do not tell it")
         routings: list[Routing] = []
-        for block in self.blocks:
+        for layer, block in enumerate(self.blocks):
             bias = next(biases) if biases is not None and block.is_moe else None
             if self.recomputes_blocks and self.training:
                 x, routing = checkpoint(block, x, rotation, bias, steer, use_reentrant=False)
             else:
-                x, routing = block(x, rotation, bias, steer)
+                x, routing = block(x, rotation, bias, steer, caches[layer] if caches else None)
             if routing is not None:
                 routings.append(routing)
         return x, routings

@@ -8,6 +8,7 @@ from moe_toy.findings import paper
 from moe_toy.findings.hit_rates import at_ratio, model_curve, order_of
 from moe_toy.report.expert_lists import expert_lists
 from moe_toy.report.figures import balance, caches, chance, consistency, context, experts
+from moe_toy.report.offload import measured_section
 from moe_toy.report.page import Section, data_block, figures
 from moe_toy.report.passages import passages, strongest_tokens
 from moe_toy.results import Results
@@ -189,6 +190,7 @@ def text_section(results: Results) -> Section | None:
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     consistency_section,
     caches_section,
+    measured_section,
     context_section,
     experts_section,
     balance_section,

@@ -56,3 +56,15 @@ def test_where_the_time_of_a_run_goes_is_printed(texts, tmp_path):
     arguments = [*SMALL, *EIGHT_EXPERTS, *places, "trainer.max_steps=2", "logger=none"]
     out = printed("training_run", {}, arguments)
     assert re.search(r"first step after +\d+\.\d s\nvalidation .+% of the run\nwhole run .+ 2 steps\n", out)
+
+
+def test_decoding_with_experts_in_slow_memory_is_timed_beside_peers(texts, tmp_path):
+    run_dir = tmp_path / "run"
+    places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}", f"run_dir={run_dir}"]
+    choices = ["trainer.max_steps=1", "logger=none", "callbacks=none", "trainer.accelerator=cpu"]
+    command = [sys.executable, "train.py", *SMALL, *EIGHT_EXPERTS, *places, *choices]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    constants = {"PROMPT": 4, "DECODED": 3, "READS": 16, "PAIRS": 1, "RATIOS": (1, 4)}
+    out = printed("offload", constants, [str(run_dir), "--samples=1"])
+    assert re.search(r"disk: \d.+ of plain preadv .+\nresident: \d.+\nall experts cached: \d", out)
+    assert re.search(r"ours, ratio 4: .+ management\nmapped: \d.+ tokens/s\naccelerate disk_offload: \d", out)

@@ -19,7 +19,8 @@ FILES = sorted(
     path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/**/*.yaml") if path != CONF / "data" / "base.yaml"
 )
 TARGETS = [path for path in FILES if path.parent.name == "target"]
-OF_EVALUATION = [*TARGETS, Path("hydra/evaluate"), Path("data/run")]
+OFFLOADS = [path for path in FILES if path.parent.name == "offload"]
+OF_EVALUATION = [*TARGETS, *OFFLOADS, Path("hydra/evaluate"), Path("data/run")]
 OF_TRAINING = [path for path in FILES if path not in OF_EVALUATION]
 
 
@@ -64,6 +65,14 @@ def test_every_target_of_an_evaluation_builds(path):
         del cfg.target.path
     target = command.build(cfg)
     assert all(callable(getattr(target, name)) for name in ("check", "prepare", "run", "write_report"))
+
+
+@pytest.mark.parametrize("path", OFFLOADS, ids=str)
+def test_every_store_of_experts_builds(path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", [f"offload={path.name}", "target.path=somewhere"])
+    offloading = command.build(cfg).offloading
+    assert (offloading and offloading.settings.store) == (None if path.name == "none" else path.name)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""What is asked of a measurement of decoding with experts in slow memory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import ConfigDict, Field, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from moe_toy.errors import UserError
+from moe_toy.offload.cache import Scope
+from moe_toy.offload.layout import DType
+from moe_toy.offload.policies import PolicyName
+from moe_toy.offload.readers import Kind
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Arm(NamedTuple):
+    """One way to hold experts."""
+
+    policy: PolicyName
+    capacity: int
+    """Experts of all layers together."""
+    cache_ratio: float
+
+    def __str__(self) -> str:
+        return f"{self.policy} {self.cache_ratio:.3g}x"
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class OffloadSettings:
+    store: Kind
+    """Where experts are loaded from: `disk` (past the page cache), `page_cache`, or `host` (a copy in memory)."""
+    dtype: DType
+    """Of all weights, in the store and in computation."""
+    threads: PositiveInt
+    """That read at once; with one, the thread that computes reads."""
+    delay_ms: NonNegative
+    """What every read takes longer than it does: what if memory were farther away?"""
+    scope: Scope
+    policies: Annotated[tuple[PolicyName, ...], Field(min_length=1)]
+    cache_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    """Experts that fit, relative to those that one token activates in all layers."""
+    prompt_length: PositiveInt
+    """Tokens that are read at once."""
+    decode_length: PositiveInt
+    """Tokens that follow one by one."""
+    samples_per_domain: PositiveInt
+
+    @property
+    def num_tokens(self) -> int:
+        return self.prompt_length + self.decode_length
+
+    def arms(self, num_layers: int, num_experts: int, top_k: int) -> list[Arm]:
+        """Every policy at every capacity, of which none is larger than all experts. Raises `UserError` for caches that
+        are too small to compute a layer."""
+        active = num_layers * top_k
+        arms = []
+        for ratio in self.cache_ratios:
+            capacity = min(round(ratio * active), num_layers * num_experts)
+            least = top_k if self.scope == "model" else active
+            if capacity < least:
+                raise UserError(
+                    f"offload.cache_ratios: {ratio:g} holds {capacity} experts, but a layer needs {top_k} at once; "
+                    f"give at least {least / active:g}"
+                )
+            if self.scope == "layer":
+                capacity -= capacity % num_layers
+            arms += [Arm(policy, capacity, capacity / active) for policy in self.policies]
+        return list(dict.fromkeys(arms))
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

@@ -1,0 +1,180 @@
+"""`evaluate.py offload=...` on a small run: what it leaves behind, how it goes on, what it refuses."""
+
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+import evaluate
+import train
+from moe_toy.errors import UserError
+from moe_toy.evaluation import command, offloading
+from moe_toy.locality.base import LocalityScheme
+from moe_toy.offload.readers import FileReader
+from moe_toy.results import Results
+from moe_toy.routing import RoutingTrace
+from moe_toy.traces.trace_file import save_trace
+from moe_toy.training import preflight
+from tests.paths import CONF, ROOT
+from tests.small_run import EIGHT_EXPERTS, SMALL
+
+QUICK = ["metrics.segment_lengths=[4,16]", "metrics.cache_stride=1", "metrics.intervals=false", "threads=1"]
+QUICK += ["metrics.min_token_count=2", "data.validation_samples=2"]
+FEW = ["offload.cache_ratios=[1,2]", "offload.policies=[lru]", "offload.prompt_length=8", "offload.decode_length=6"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(texts, tmp_path_factory):
+    run_dir, cache = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("cache")
+    data = ["data=files", f"data.source.path={texts}", f"data.root={cache}", "data.source.validation_fraction=0.5"]
+    choices = ["balance=loss_free", "logger=none", "callbacks=none", "trainer.max_steps=2", "trainer.accelerator=cpu"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])
+    preflight.prepare(cfg)
+    train.main.__wrapped__(cfg)
+    return run_dir
+
+
+def run(out_dir, *overrides: str) -> Results:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("evaluate", [*QUICK, *overrides, f"out_dir={out_dir}"])
+    command.check(cfg)
+    command.prepare(cfg)
+    evaluate.main.__wrapped__(cfg)
+    return Results.load(out_dir)
+
+
+@pytest.mark.parametrize("store", ["disk", "page_cache", "host"])
+def test_decoding_becomes_tables_and_a_section(run_dir, tmp_path, store):
+    results = run(tmp_path / "out", f"target.path={run_dir}", f"offload={store}", *FEW)
+    assert results.summary["offload"]["store"] == store
+    table = results.tables["offload"]
+    assert table[table.domain.isna()].policy.tolist() == ["resident", "lru", "lru"]
+    assert set(table.domain.dropna()) == {"fruit", "numbers"}
+    assert (tmp_path / "out" / "tables" / "offload_steps.csv").is_file()
+    assert '<section id="measured">' in (tmp_path / "out" / "report.html").read_text()
+    assert not (tmp_path / "out" / offloading.FOLDER).exists()
+    again = run(tmp_path / "out", f"target.path={run_dir}", f"offload={store}", *FEW)
+    pd.testing.assert_frame_equal(again.tables["offload"], table)
+
+
+def test_other_numbers_are_those_of_an_evaluation_without(run_dir, tmp_path):
+    plain = run(tmp_path / "plain", f"target.path={run_dir}")
+    decoded = run(tmp_path / "decoded", f"target.path={run_dir}", "offload=host", *FEW)
+    assert set(decoded.tables) - set(plain.tables) == {"offload", "offload_steps"}
+    for name, table in plain.tables.items():
+        pd.testing.assert_frame_equal(decoded.tables[name], table)
+    assert "offload" not in plain.summary
+
+
+def test_a_folder_of_another_measurement_is_refused(run_dir, tmp_path):
+    run(tmp_path / "out", f"target.path={run_dir}", "offload=host", *FEW)
+    with pytest.raises(UserError, match="holds the results of another evaluation"):
+        run(tmp_path / "out", f"target.path={run_dir}", "offload=host", *FEW, "offload.dtype=bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["offload.cache_ratios=[0.1]"], "offload.cache_ratios: 0.1 holds 0 experts, but a layer needs 2 at once"),
+        (["offload.cache_ratios=[]"], "offload.cache_ratios"),
+        (["offload.cache_ratios=[-1]"], "offload.cache_ratios"),
+        (["offload.policies=[fifo]"], "offload.policies"),
+        (["offload.threads=0"], "offload.threads"),
+        (["offload.dtype=float16"], "offload.dtype"),
+        (["offload.delay_ms=-1"], "offload.delay_ms"),
+        (["+offload.speed=1"], "offload.speed"),
+        (["offload.prompt_length=64"], "is 70, but data.validation_length is 64"),
+        (["offload.samples_per_domain=3"], "offload.samples_per_domain is 3, but data.validation_samples 2"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_input_is_refused_in_one_line(refusal, run_dir, overrides, complaint):
+    line = refusal("evaluate", f"target.path={run_dir}", *QUICK, "offload=disk", *FEW, *overrides)
+    assert complaint in line
+
+
+def test_a_gpu_is_refused_and_not_chosen(run_dir, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        target = command.build(compose("evaluate", [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]))
+    assert target.device == "cpu"
+    with pytest.raises(UserError, match=r"not on target.device=cuda; give target.device=cpu"):
+        target.offloading.check(target._saved()[0], LocalityScheme(), "cuda", target.reading.samples(target))
+
+
+def test_limits_of_locality_are_refused(refusal, run_dir):
+    asked = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]
+    assert "cannot follow yet" in refusal("evaluate", *asked, "target.cache_prior=1.0")
+
+
+def test_targets_that_decode_nothing_are_refused(refusal):
+    assert "checkpoint of ours" in refusal("evaluate", "target=huggingface", "target.path=x", "offload=disk")
+
+
+def test_recorded_routing_is_replayed(tmp_path):
+    torch.manual_seed(0)
+    ids = torch.rand(2, 3, 40, 8).topk(2).indices
+    trace = RoutingTrace(expert_ids=ids, token_ids=None, num_experts=8, layer_ids=(0, 1), expert_bytes=(4096, 9000))
+    trace_file = tmp_path / "chat.safetensors"
+    save_trace(trace, trace_file)
+    results = run(tmp_path / "out", "target=trace", f"target.path={trace_file}", "offload=disk", *FEW)
+    table = results.tables["offload"]
+    assert set(table.domain.dropna()) == {"chat"}
+    assert table[table.domain.isna()].policy.tolist() == ["lru", "lru"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "replayed token by token without computing" in page
+    assert not (tmp_path / "out" / offloading.FOLDER).exists()
+
+
+def test_a_replay_without_sizes_is_refused(refusal, tmp_path):
+    ids = torch.rand(2, 3, 40, 8).topk(2).indices
+    trace = RoutingTrace(expert_ids=ids, token_ids=None, num_experts=8, layer_ids=(0, 1))
+    save_trace(trace, tmp_path / "chat.safetensors")
+    overrides = [*QUICK[:2], "target=trace", f"target.path={tmp_path / 'chat.safetensors'}", "offload=disk", *FEW]
+    assert "give expert_bytes" in refusal("evaluate", *overrides)
+    sized = [*overrides, "bandwidth_gbps=1", "compute_ms=1", "expert_bytes=1e12"]
+    assert "too large for this machine" in refusal("evaluate", *sized)
+
+
+def test_a_file_system_without_direct_reads_is_refused(refusal, run_dir, monkeypatch):
+    monkeypatch.setattr(offloading, "_reads_directly", lambda folder: False)
+    assert "offload=page_cache" in refusal("evaluate", f"target.path={run_dir}", *QUICK, "offload=disk", *FEW)
+
+
+def test_a_disk_without_room_is_refused(refusal, run_dir, monkeypatch):
+    monkeypatch.setattr(offloading.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    assert "make room" in refusal("evaluate", f"target.path={run_dir}", *QUICK, "offload=disk", *FEW)
+
+
+def test_an_error_of_a_reader_ends_in_one_line(command, run_dir, tmp_path, monkeypatch, capsys):
+    def fail(self, row, buffer):
+        raise UserError(f"cannot read expert row {row}")
+
+    monkeypatch.setattr(FileReader, "read", fail)
+    overrides = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW, f"out_dir={tmp_path / 'out'}"]
+    assert command("evaluate", *overrides, main=evaluate.main) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot read expert row")
+    assert error.count("\n") == 1
+
+
+def test_an_interrupted_measurement_goes_on_from_its_store(run_dir, tmp_path):
+    out = tmp_path / "out"
+    arguments = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]
+    slow = [sys.executable, "evaluate.py", *arguments, "offload.delay_ms=20", f"out_dir={out}"]
+    process = subprocess.Popen(slow, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
+        if "Decoding fruit 0, back" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    process.stdout.read()
+    assert process.wait() == 128 + signal.SIGINT
+    parts = {path.name for path in (out / offloading.FOLDER).iterdir()}
+    assert {"experts.bin", "0000-0.parquet"} <= parts
+    assert "offload" in run(out, *arguments, "offload.delay_ms=20").tables
