@@ -8,7 +8,7 @@ import pandas as pd
 
 from moe_toy.findings import paper
 from moe_toy.findings.student_t import mean_interval
-from moe_toy.report.sweep import read_sweep
+from moe_toy.report.sweep_files import read_sweep
 
 SRP = "consistency/srp@16"
 IMBALANCE = {

@@ -125,30 +125,30 @@ class DomainNumbers:
 
 def joined(traces: list[RoutingTrace]) -> RoutingTrace:
     """Traces of one model as one, sequence after sequence. They share one numbering of domains; the last names all."""
-    first = traces[0]
     if len(lengths := {trace.sequence_length for trace in traces}) > 1:
         raise UserError(
             f"sequences of {min(lengths)} to {max(lengths)} tokens do not fit into one trace; set save_trace=false, or "
             "give target.sequence_length"
         )
-    ids = {
-        name: torch.cat([getattr(trace, name) for trace in traces])
-        for name in ("token_ids", "predicted_ids", "domain_ids", "prompt_lengths")
-        if getattr(first, name) is not None
-    }
+    parts = {name: [getattr(t, name) for t in traces] for name in AXES}
+    if any(prompts is not None for prompts in parts["prompt_lengths"]):
+        none = [torch.zeros(t.num_sequences, dtype=torch.int64) for t in traces]
+        parts["prompt_lengths"] = [
+            zeros if t.prompt_lengths is None else t.prompt_lengths for zeros, t in zip(none, traces, strict=True)
+        ]
+    tensors = {name: torch.cat(of, AXES[name].index("batch")) for name, of in parts.items() if None not in of}
     by_domain = {
         name: {domain: value for trace in traces for domain, value in trace.source[name].items()}
         for name in ("loss", "bits_per_byte")
         if all(isinstance(trace.source.get(name), dict) for trace in traces)
     }
     return replace(
-        first,
-        expert_ids=torch.cat([trace.expert_ids for trace in traces], dim=1),
-        source=first.source | by_domain,
+        traces[0],
+        source=traces[0].source | by_domain,
         domains=traces[-1].domains,
         ordered=all(trace.ordered for trace in traces),
         padded=any(trace.padded for trace in traces),
-        **ids,
+        **(dict.fromkeys(AXES) | tensors),
     )
 
 

@@ -22,7 +22,7 @@ from moe_toy.data.division import Division, divide
 from moe_toy.data.folders import SPLITS, Split, files_by_split, split_folders
 from moe_toy.data.readers import check_file, read_documents
 from moe_toy.errors import UserError
-from moe_toy.files.reading import reading
+from moe_toy.files.digest import file_digest
 
 log = logging.getLogger(__name__)
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -167,20 +167,7 @@ def _say_once(words: str) -> None:
 
 def files_fingerprint(files: Iterable[tuple[str, Path]], *options: object) -> str:
     """Of the content of files, each with a name for what it is part of."""
-    return digest(repr(([(part, _content_digest(path, *_state(path))) for part, path in files], options)))
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes with the content of a file: nobody can set back the time of change that the system keeps."""
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-@lru_cache(maxsize=100_000)
-def _content_digest(path: Path, *state: int) -> str:
-    """Read once in a process (about a gigabyte a second), which costs less than the look at the encoding."""
-    with reading(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(repr(([(part, file_digest(path)) for part, path in files], options)))
 
 
 def digest(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -28,6 +29,7 @@ EOS = "<|endoftext|>"
 EOS_NAMES = (EOS, "<|end_of_text|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>")
 """What known tokenizers call it; the first that a tokenizer has is taken."""
 NUM_BYTES = 256
+HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 LONGEST_WORD = 1000
 UNBROKEN = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)|\s{{{LONGEST_WORD}}}(?=\s)")
 
@@ -140,8 +142,9 @@ def prepare_tokenizer(
 ) -> Path:
     """The file of the tokenizer, made if it is not there. Nothing is written of one that does not pass `check`.
 
-    `name` is a file or a hub name; None trains on the first documents of every domain until they have `sample_bytes`,
-    of which no document gives more. Cached by what it was trained on, so a changed text trains again.
+    `name` is a file, a folder with a tokenizer.json or a hub name; None trains on the first documents of every domain
+    until they have `sample_bytes`, of which no document gives more. Cached by what it was trained on, so a changed text
+    trains again.
     """
     path = tokenizer_path(source, name=name, vocab_size=vocab_size, sample_bytes=sample_bytes, root=root)
     if path.exists():
@@ -164,10 +167,18 @@ def prepare_tokenizer(
 def tokenizer_path(source: TextSource, *, name: str | None, vocab_size: int, sample_bytes: int, root: Path) -> Path:
     if name is None:
         return root / "tokenizers" / f"{source.fingerprint()}-{vocab_size}-{sample_bytes}.json"
-    if name.endswith(".json"):
-        if not Path(name).is_file():
+    place = Path(name)
+    in_folder = place / "tokenizer.json"
+    if os.path.isfile(in_folder):
+        return in_folder
+    if name.endswith(".json") or (os.path.lexists(name) and not place.is_dir()):
+        if not place.is_file():
             raise UserError(f"data.tokenizer={name}: no such file; give a tokenizer.json, a hub name or null")
-        return Path(name)
+        return place
+    if not HUB_NAME.fullmatch(name):
+        raise UserError(
+            f"data.tokenizer={name}: no such file, nor a name on the hub; give a tokenizer.json, a hub name or null"
+        )
     return root / "tokenizers" / f"{quote(name, safe='')}.json"
 
 

@@ -27,7 +27,6 @@ from moe_toy.evaluation.target import (
     Observation,
     RunDescription,
     check_device,
-    file_state,
     in_eval_mode,
 )
 from moe_toy.files.reading import UnreadableError, reading
@@ -66,9 +65,10 @@ class CheckpointTarget(ModelTarget):
         cache_ratio: Ratio = 2.0,
         options: Options,
     ) -> None:
-        if path is None:
+        if not path:
             raise UserError("target.path is not set; give a checkpoint of train.py or a run directory")
-        is_run = bool(RunDirectory(Path(path)).candidates())
+        with reading(path):
+            is_run = bool(RunDirectory(Path(path)).candidates())
         self.cache_prior, self.cache_ratio = cache_prior, cache_ratio
         prior = "" if cache_prior is None else f", with cache_prior={cache_prior:g} at cache_ratio={cache_ratio:g}"
         self.source = f"{path}{prior}"
@@ -94,7 +94,7 @@ class CheckpointTarget(ModelTarget):
         return write_report(results, out_dir)
 
     def identity(self) -> dict[str, Any]:
-        return {"file": str(self.path.resolve()), "state": file_state(self.path)}
+        return {"file": str(self.path.resolve()), "digest": self._checkpoint.digest}
 
     def tokenizer(self) -> Path:
         path = self._run.tokenizer

@@ -16,7 +16,8 @@ from moe_toy.evaluation.pretrained_model import PretrainedModel, first_number
 from moe_toy.evaluation.reading import Reading
 from moe_toy.evaluation.router_hooks import Family, family_of, named_by_user
 from moe_toy.evaluation.settings import Options
-from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, check_device, file_state
+from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, check_device
+from moe_toy.files.digest import file_digest
 from moe_toy.results import Results
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class HuggingFaceTarget(ModelTarget):
         top_k: PositiveInt | None = None,
         options: Options,
     ) -> None:
-        if path is None:
+        if not path:
             raise UserError("target.path is not set; give a hub name or the folder of a model")
         if (router_modules is None) != (router_output is None):
             raise UserError("target.router_modules and target.router_output go together; give both or none")
@@ -101,7 +102,7 @@ class HuggingFaceTarget(ModelTarget):
         folder = Path(self.source)
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         return {
-            "files": {file.name: file_state(file) for file in files if file.suffix in WEIGHTS_AND_CONFIG},
+            "files": {file.name: file_digest(file) for file in files if file.suffix in WEIGHTS_AND_CONFIG},
             "commit": getattr(self.config, "_commit_hash", None),
             "dtype": self.dtype,
             "part": self.part,

@@ -42,12 +42,13 @@ def measure(
     """
     reading: Pass | None = None
     num_sequences = 0
-    ordered, padded = True, False
+    ordered, padded, prompted = True, False, False
     tokens_by_length: Counter[int] = Counter()
     for number, trace in enumerate(recording):
         keep(trace)
         num_sequences += trace.num_sequences
         ordered, padded = ordered and trace.ordered, padded or trace.padded
+        prompted = prompted or trace.prompt_lengths is not None
         tokens_by_length[trace.sequence_length] += trace.num_sequences * trace.sequence_length
         if reading is None:
             with_vocabulary = vocabulary_fits(trace)
@@ -60,8 +61,10 @@ def measure(
     tables = reading.tables()
     tables["correlations"] = correlation_table(tables)
     summary = summarize(first, recording.domains, num_sequences, tables, settings)
+    summary |= {"num_sequences": num_sequences, "shortest_sequence": min(tokens_by_length)}
+    summary["sequence_length"] = max(tokens_by_length)
     summary["notes"] = notes_on(
-        replace(first, ordered=ordered, padded=padded), tokens_by_length, settings.segment_lengths
+        replace(first, ordered=ordered, padded=padded), tokens_by_length, settings.segment_lengths, prompted=prompted
     )
     return Results(about | summary, tables)
 

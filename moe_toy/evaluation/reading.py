@@ -10,7 +10,7 @@ from moe_toy.errors import UserError
 from moe_toy.evaluation.capture import capture, check_fits
 from moe_toy.evaluation.evaluation import Evaluation, Subject
 from moe_toy.evaluation.samples import Samples, Text
-from moe_toy.evaluation.settings import Options
+from moe_toy.evaluation.settings import Options, check_segments_fit
 from moe_toy.evaluation.target import ModelTarget
 from moe_toy.results import Results
 
@@ -25,7 +25,10 @@ class Reading:
 
     def check(self, model: ModelTarget) -> None:
         """Of the text, before anything is fetched."""
-        self.samples(model).source.check()
+        samples = self.samples(model)
+        samples.source.check()
+        lengths = self.options.metrics.segment_lengths
+        check_segments_fit(lengths, samples.length, f"data.validation_length={samples.length}")
 
     def prepare(self, model: ModelTarget, out_dir: Path) -> None:
         """Get the text ready, and see that it fits the model and that the folder is free."""

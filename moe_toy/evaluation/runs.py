@@ -11,6 +11,7 @@ from moe_toy.errors import UserError
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import Options
 from moe_toy.results import COMPARISON, Results
+from moe_toy.runs.run_directory import RunDirectory
 
 
 class FinishedRuns:
@@ -23,6 +24,12 @@ class FinishedRuns:
     def check(self) -> None:
         if not self.paths:
             raise UserError("target.paths is empty; give the folders of finished evaluations, as target.paths=[a,b]")
+        for path in self.paths:
+            if path.suffix == ".ckpt" or RunDirectory(path).candidates():
+                raise UserError(
+                    f"target.paths: {path} is a run of train.py, not an evaluation of one; measure it first: "
+                    f"evaluate.py target.path={path} out_dir=FOLDER, and give that folder"
+                )
         if not self.options.allow_different_text:
             check_same_text({name: results.summary.get("text") for name, results in self._models.items()})
 

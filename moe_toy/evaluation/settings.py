@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field
 from typing import Annotated, Any
 
@@ -41,6 +41,15 @@ class MetricSettings:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"segment_lengths": list(self.segment_lengths)}
+
+
+def check_segments_fit(segment_lengths: Sequence[int], longest: int, where: str) -> None:
+    """Raise `UserError` where no segment fits into the `longest` sequence: there would be no SRP."""
+    if longest < min(segment_lengths):
+        raise UserError(
+            f"{where}: no segment length fits the sequences, of at most {longest} tokens; give a shorter one, "
+            f"metrics.segment_lengths={list(segment_lengths)} now, or longer sequences"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, extra="ignore"))

@@ -9,6 +9,8 @@ from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.run_text import recorded_fingerprint
 from moe_toy.evaluation.runs import check_same_text
 from moe_toy.evaluation.settings import Options
+from moe_toy.files.reading import reading
+from moe_toy.report.sweep_files import RESULTS, read_metrics, read_sweep
 from moe_toy.results import Results
 from moe_toy.runs.run_directory import TEXT
 
@@ -17,7 +19,7 @@ class FinishedSweep:
     """`path` is the directory of a sweep, which holds `results.parquet`; the paper's claims are checked over it."""
 
     def __init__(self, *, path: str | Path | None, options: Options) -> None:
-        if path is None:
+        if not path:
             raise UserError(
                 "target.path is missing; give the directory of a sweep, as target.path=outputs/sweeps/paper"
             )
@@ -25,9 +27,11 @@ class FinishedSweep:
         self.options = options
 
     def check(self) -> None:
-        if not (self.path / "results.parquet").is_file():
+        with reading(self.path):
+            finished = (self.path / RESULTS).is_file()
+        if not finished:
             raise UserError(
-                f"target.path={self.path} holds no results.parquet; give the directory of a sweep with a finished arm"
+                f"target.path={self.path} holds no {RESULTS}; give the directory of a sweep with a finished arm"
             )
         if not self.options.allow_different_text:
             prints = {path.parent.name: recorded_fingerprint(path.parent) for path in self.path.glob(f"*/{TEXT}")}
@@ -36,8 +40,13 @@ class FinishedSweep:
             )
 
     def prepare(self, out_dir: Path) -> None:
-        """Raise `UserError` where `out_dir` holds an evaluation; what an earlier report left there is written anew."""
+        """Raise `UserError` where `out_dir` holds an evaluation; what an earlier report left there is written anew.
+
+        So it does for what is damaged in the sweep.
+        """
         OutputFolder(out_dir).check_free()
+        for run in read_sweep(self.path).run_dir:
+            read_metrics(self.path / run)
 
     def run(self, out_dir: Path) -> Results:
         from moe_toy.findings.claims import show_claims

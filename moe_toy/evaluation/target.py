@@ -124,9 +124,3 @@ def check_device(key: str, device: str) -> None:
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
         reason = str(error).partition("\n")[0]
         raise UserError(f"{key}={device} is no device of this machine ({reason}); give cpu, cuda or cuda:0") from error
-
-
-def file_state(path: Path) -> list[int]:
-    """Size and time of change stand for the content of a large file."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]

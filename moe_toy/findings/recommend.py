@@ -84,6 +84,7 @@ def _shuffled(results: Results, length: int) -> float | None:
 def _cache(curves: dict[str, pd.DataFrame], summary: dict[str, Any], share: float) -> dict[str, Any] | None:
     num_items = len(summary["layer_ids"]) * summary["num_experts"]
     knees = {}
+    curves = {policy: curve.dropna(subset="hit_rate") for policy, curve in curves.items()}
     for policy, curve in curves.items():
         knee = find_knee(curve.capacity.to_numpy(int), curve.hit_rate.to_numpy(float), num_items, share)
         if knee is None:

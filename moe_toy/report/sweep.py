@@ -9,22 +9,18 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moe_toy.errors import UserError
-from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.findings import paper
 from moe_toy.findings.claims import PAPER, Verdict, check_claims, claims_about
 from moe_toy.report.figures import context, locality, sweep
 from moe_toy.report.locality import locality_points
 from moe_toy.report.page import Section, figures, html_table, tiles, write_page
+from moe_toy.report.sweep_files import read_metrics, read_sweep
 from moe_toy.results import Results
-from moe_toy.runs.curve_keys import present_name
-from moe_toy.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-RESULTS = "results.parquet"
 SCH = "cache/sch@16/ratio_1.5"
 NOT_LOGGED = "<p>Not shown for want of curves that no finished arm logged: {}.</p>"
 LOCALITY = "Locality | What a cache of twice the active experts still misses, layer after layer, and what that costs."
@@ -60,45 +56,6 @@ SHOWN = {
     "load/cv": "load CV",
     "load/max_violation": "MaxVio",
 }
-
-
-def read_sweep(directory: Path) -> pd.DataFrame:
-    """The results of a sweep's finished arms."""
-    import pandas as pd  # half a second
-
-    try:
-        with reading(directory / RESULTS):
-            return pd.read_parquet(directory / RESULTS).rename(columns=present_name)
-    except FileNotFoundError:
-        raise UserError(f"{directory} holds no {RESULTS}; give the directory of a sweep with a finished arm") from None
-    except UnreadableError:
-        raise
-    except (OSError, ValueError) as error:  # what pyarrow raises on damage
-        raise UserError(
-            f"{directory / RESULTS} is damaged ({error}); remove it and run the sweep's command again"
-        ) from None
-
-
-def read_metrics(run_dir: Path) -> pd.DataFrame | None:
-    """All that one run logged; None where it had no such logger."""
-    import pandas as pd  # half a second
-
-    path = RunDirectory(run_dir).metrics
-    try:
-        with reading(path):
-            metrics = pd.read_csv(path, dtype=float)
-        if metrics.empty or "step" not in metrics:
-            raise ValueError("it holds no steps")
-    except FileNotFoundError:
-        return None
-    except UnreadableError:
-        raise
-    except ValueError as error:  # what pandas raises on damage
-        raise UserError(
-            f"{path} is damaged ({' '.join(str(error).split())}); remove its directory and run the sweep's command "
-            "again to train this arm anew"
-        ) from None
-    return metrics.rename(columns=present_name)
 
 
 def write_sweep_report(directory: Path, out_dir: Path) -> pd.DataFrame:

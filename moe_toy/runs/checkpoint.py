@@ -12,13 +12,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from moe_toy.errors import UserError
+from moe_toy.files.digest import file_digest
 from moe_toy.files.reading import reading
 from moe_toy.locality.base import LocalityScheme
 from moe_toy.locality.limits import limit_of
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.runs.checkpoint_file import DamagedError, load_intact
 from moe_toy.runs.run_directory import CHECKPOINTS, LAST, RunDirectory
-from moe_toy.runs.sharded_checkpoint import REST, check_sealed, is_sharded, read_shapes, read_weights
+from moe_toy.runs.sharded_checkpoint import CHECKSUMS, REST, check_sealed, is_sharded, read_shapes, read_weights
 
 log = logging.getLogger(__name__)
 AUTO = "auto"
@@ -95,6 +96,11 @@ class Checkpoint:
     @property
     def is_sharded(self) -> bool:
         return self.path.is_dir()
+
+    @property
+    def digest(self) -> str:
+        """Of all that it holds; of a folder that of its checksums, against which it was verified."""
+        return file_digest(self.path / CHECKSUMS if self.is_sharded else self.path)
 
     @property
     def run(self) -> RunDirectory:
@@ -202,15 +208,17 @@ class Checkpoint:
 
 def find(path: Path, key: str) -> Path:
     """The checkpoint that `path` means: itself, or of a run directory its last one."""
-    if path.is_file() or is_sharded(path):
-        return path
-    if not path.exists():
-        raise UserError(f"{key}: no such file, given {path}; {WAY_OUT}")
-    run = RunDirectory(path)
-    if run.last.exists():
-        return run.last
-    if candidates := run.candidates():
-        return candidates[0]
+    with reading(path):
+        if path.is_file() or is_sharded(path):
+            return path
+        if not path.exists():
+            what = "a link to nothing" if path.is_symlink() else "no such file"
+            raise UserError(f"{key}: {what}, given {path}; {WAY_OUT}")
+        run = RunDirectory(path.parent if path.name == CHECKPOINTS else path)
+        if run.last.exists():
+            return run.last
+        if candidates := run.candidates():
+            return candidates[0]
     raise UserError(f"{key}: {path} is a folder without {CHECKPOINTS}/{LAST}, so no run directory; {WAY_OUT}")
 
 

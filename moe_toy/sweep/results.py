@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from moe_toy.files.atomic import save_atomically
-from moe_toy.report.sweep import RESULTS, read_metrics, read_sweep
+from moe_toy.report.sweep_files import RESULTS, read_metrics, read_sweep
 from moe_toy.sweep.arm import SEED, Arm
 
 

@@ -50,6 +50,8 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 number += 1
                 if len(line) > LONGEST_LINE:
                     raise UserError(f"{path}: line {number} is longer than {LONGEST_LINE} bytes; write a line per row")
+                if b"\0" in line:
+                    raise UserError(f"{path}: line {number} holds a NUL byte; save it again as UTF-8 text")
                 text = line.decode().strip("\r\n\ufeff")
                 if text.strip():
                     yield number, text

@@ -14,7 +14,7 @@ from moe_toy.errors import UserError
 from moe_toy.traces import json_lines
 from moe_toy.traces.contents import lines
 from moe_toy.traces.requests import Requests
-from moe_toy.traces.rows import requests_of
+from moe_toy.traces.rows import is_prompt, requests_of
 
 REQUEST = (*json_lines.REQUEST, "batch", "batch_id", "batch_idx", "sample", "prompt_id")
 TOKEN = (*json_lines.TOKEN, "token_id_in_sequence")
@@ -42,8 +42,9 @@ def read(path: Path) -> Requests:
         "token": _place(columns, TOKEN),
         "layer": _place(columns, json_lines.LAYER),
         "experts": _place(columns, json_lines.EXPERTS),
+        "phase": _place(columns, json_lines.PHASE),
     }
-    found: dict[str, list] = {"request": [], "token": [], "layer": [], "experts": [], "lines": []}
+    found: dict[str, list] = {"request": [], "token": [], "layer": [], "experts": [], "lines": [], "prompt": []}
     for number, text in numbered:
         cells = _cells(text, f"{path}: line {number}")
         if len(cells) != len(columns):
@@ -56,6 +57,7 @@ def read(path: Path) -> Requests:
         found["layer"].append(_layer(cells[places["layer"]], where))
         found["experts"].append(_experts(cells[places["experts"]], where))
         found["lines"].append(number)
+        found["prompt"].append(places["phase"] is not None and is_prompt(cells[places["phase"]], where))
     found["token"] = _positions(path, found)
     return requests_of(path, **found)
 

@@ -32,9 +32,11 @@ def import_traces(
 
 
 def read(path: Path) -> Requests:
-    if Path(path.name.removesuffix(".gz")).suffix in arrays.ENDINGS:
+    if Path(path.name.lower().removesuffix(".gz")).suffix in arrays.ENDINGS:
         return arrays.read(path)
     start = head(path)
+    if not start.strip():
+        raise UserError(f"{path} is empty; record it again, or remove it from the folder")
     for importer in IMPORTERS:
         if importer.recognise(start):
             return importer.read(path)

@@ -1,7 +1,7 @@
 """JSON lines, one for each token and layer: `{"req_id": 3, "token_idx": 0, "layer": 5, "topk_ids": [7, 1]}`.
 
-`topk_weights` put the experts in order of rank. Lines of other kinds, without experts, are passed over. A line without
-a request belongs to one and the same.
+`topk_weights` put the experts in order of rank; `phase`, "prefill" or "decode", tells the prompt. Lines of other
+kinds, without experts, are passed over. A line without a request belongs to one and the same.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 from moe_toy.errors import UserError
 from moe_toy.traces.contents import lines
 from moe_toy.traces.requests import Requests
-from moe_toy.traces.rows import requests_of
+from moe_toy.traces.rows import is_prompt, requests_of
 
 log = logging.getLogger(__name__)
 REQUEST = ("req_id", "request_id", "rid", "request", "seq_id", "sequence_id", "sequence")
 TOKEN = ("token_idx", "token_index", "token_pos", "token_position", "position", "pos", "step", "token")
 LAYER = ("layer", "layer_id", "layer_idx", "layer_index")
 EXPERTS = ("topk_ids", "top_k_ids", "expert_ids", "experts", "selected_experts", "topk_experts")
+PHASE = ("phase", "stage")
 WEIGHTS = ("topk_weights", "top_k_weights", "expert_weights", "weights")
 
 
@@ -31,6 +32,7 @@ def recognise(head: bytes) -> bool:
 
 def read(path: Path) -> Requests:
     found: dict[str, list[Any]] = {name: [] for name in ("request", "token", "layer", "experts", "weights", "lines")}
+    found["prompt"] = []
     others = 0
     for number, text in lines(path):
         try:
@@ -53,6 +55,7 @@ def read(path: Path) -> Requests:
         found["experts"].append(experts)
         found["weights"].append(weights)
         found["lines"].append(number)
+        found["prompt"].append(is_prompt(_named(row, PHASE), where))
     if others:
         log.info("%s: %d lines name no experts and are passed over", path, others)
     return requests_of(path, **found)

@@ -7,9 +7,16 @@ from collections.abc import Mapping, Sequence
 from moe_toy.routing import RoutingTrace
 
 
-def notes_on(trace: RoutingTrace, tokens_by_length: Mapping[int, int], segment_lengths: Sequence[int]) -> list[str]:
+def notes_on(
+    trace: RoutingTrace,
+    tokens_by_length: Mapping[int, int],
+    segment_lengths: Sequence[int],
+    *,
+    prompted: bool = False,
+) -> list[str]:
     """Sentences on what is left out of the results of such traces. `tokens_by_length` counts the tokens of all
-    sequences of each length; empty where everything is known and all sequences are of one length."""
+    sequences of each length, `prompted` says whether some trace has prompts; empty where everything is known and all
+    sequences are of one length."""
     notes = []
     if trace.token_ids is None:
         notes.append("Token ids are unknown: vocabulary specialization, text and shuffling of equal tokens are")
@@ -20,7 +27,7 @@ def notes_on(trace: RoutingTrace, tokens_by_length: Mapping[int, int], segment_l
     notes = [f"{note} left out." for note in notes]
     if trace.padded:
         notes.append("A cache ratio of 1 holds as many experts as a token activates at most.")
-    if trace.prompt_lengths is not None:
+    if prompted or trace.prompt_lengths is not None:
         notes.append("Hit rates are those of the answers; the prompts warm the caches.")
     if len(tokens_by_length) > 1:
         total = sum(tokens_by_length.values())

@@ -86,6 +86,10 @@ def cleaned(requests: Requests, path: Path, num_experts: int | None, *, keep_con
                 f"{where} names an expert twice in layer {requests.layer_ids[layer]}: "
                 f"{ids[token, layer].tolist()}; record the routing again"
             )
+    prompts = requests.prompt_lengths
+    if prompts and prompts == [len(ids) for ids in requests.experts]:
+        log.warning("%s: all tokens are of prompts; they are counted as those of answers are", path)
+        requests = replace(requests, prompt_lengths=None)
     ordered = requests.ordered and not in_ascending_order(requests.experts)
     if not ordered:
         log.info("%s: experts stand in no order of rank; what needs the best one is left out", path)

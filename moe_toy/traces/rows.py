@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moe_toy.errors import UserError
 from moe_toy.traces.requests import Requests
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 MOST_EMPTY = 1000
 """More places than this for each id that is there are no recording."""
+PHASES = {"prompt": True, "prefill": True, "extend": True, "0": True}
+PHASES |= dict.fromkeys(("answer", "decode", "generate", "generation", "response", "1"), False)
+"""What rows of a prompt are called, and those of an answer."""
 log = logging.getLogger(__name__)
 
 
@@ -25,8 +32,10 @@ def requests_of(
     experts: Sequence[Sequence[int]],
     lines: Sequence[int],
     weights: Sequence[Sequence[float] | None] | None = None,
+    prompt: Sequence[bool] | None = None,
 ) -> Requests:
-    """A request that begins again, under the same name, is another. Where tokens are missing it ends."""
+    """A request that begins again, under the same name, is another. Where tokens are missing it ends, and where a
+    `prompt` follows an answer."""
     import pandas as pd  # half a second
 
     if not len(token):
@@ -37,6 +46,9 @@ def requests_of(
     if table.duplicated(["request", "token", "layer"]).any():
         again = table.groupby(["request", "layer"]).token.diff() <= 0
         table["pass"] = again.groupby([table.request, table.layer]).cumsum()
+        _check_all_layers_repeat(table, path)
+        again = table.groupby("request")["pass"].max()
+        log.warning("%s: %d requests begin again under their names; each time is a request", path, (again > 0).sum())
     layers, column = np.unique(table.layer, return_inverse=True)
     keys = table[["request", "pass", "token"]].to_numpy()
     tokens, place = np.unique(keys, axis=0, return_inverse=True)
@@ -58,17 +70,58 @@ def requests_of(
             missing,
             filled.shape[0] * filled.shape[1],
         )
-    ends = np.flatnonzero((np.diff(tokens[:, :2], axis=0) != 0).any(1) | (np.diff(tokens[:, 2]) != 1)) + 1
-    gaps = len(ends) + 1 - len(np.unique(tokens[:, :2], axis=0))
+    another = (np.diff(tokens[:, :2], axis=0) != 0).any(1)
+    gaps = int((~another & (np.diff(tokens[:, 2]) != 1)).sum())
     if gaps:
         log.warning("%s: tokens are missing in %d places; nothing is counted across them", path, gaps)
+    in_prompt = np.zeros(len(tokens), bool)
+    if prompt is not None:
+        in_prompt[place[np.flatnonzero(prompt)]] = True
+        _check_answers_go_on(tokens, in_prompt, line_of, path)
+    turns = ~another & in_prompt[1:] & ~in_prompt[:-1]
+    if turns.any():
+        log.warning("%s: %d prompts follow an answer; each begins a request of its own", path, turns.sum())
+    ends = np.flatnonzero(another | (np.diff(tokens[:, 2]) != 1) | turns) + 1
     parts = sorted(np.split(np.arange(len(tokens)), ends), key=lambda part: line_of[part[0]].min())
     return Requests(
         experts=[filled[part] for part in parts],
         rows=[line_of[part] for part in parts],
         layer_ids=tuple(int(number) for number in layers),
         unit="line",
+        prompt_lengths=None if prompt is None else [int(in_prompt[part].sum()) for part in parts],
     )
+
+
+def is_prompt(phase: object, where: str) -> bool:
+    """Whether a row is of a prompt, by what stands as its phase; a row without one is of an answer."""
+    found = None if phase is None else PHASES.get(str(phase).strip().lower())
+    if phase is not None and found is None:
+        raise UserError(f"{where} has the phase {str(phase)[:60]!r}; it must be one of {', '.join(PHASES)}")
+    return bool(found)
+
+
+def _check_all_layers_repeat(table: pd.DataFrame, path: Path) -> None:
+    """A request that begins again does so in every layer; else a row stands twice."""
+    passes = table.groupby(["request", "layer"])["pass"].max()
+    uneven = passes.groupby("request").agg(lambda of_layers: of_layers.nunique() > 1)
+    if uneven.any():
+        rows = table[table.request == uneven.index[uneven][0]]
+        row = rows[rows.duplicated(["request", "token", "layer"])].iloc[0]
+        raise UserError(
+            f"{path}: line {row.line} repeats token {row.token} of layer {row.layer}, but other layers do not repeat "
+            "it; remove it or record again"
+        )
+
+
+def _check_answers_go_on(tokens: np.ndarray, in_prompt: np.ndarray, line_of: np.ndarray, path: Path) -> None:
+    """Refuse answers that are numbered from 0 again: they would be requests without their prompts."""
+    starts = np.flatnonzero(np.diff(tokens[:, 1], prepend=0) > 0)
+    again = [int(at) for at in starts if in_prompt[at - 1] and not in_prompt[at]]
+    if again:
+        raise UserError(
+            f"{path}: line {line_of[again[0]].min()} begins an answer at token {tokens[again[0], 2]} again; number "
+            "tokens on from the prompt"
+        )
 
 
 def _padded(

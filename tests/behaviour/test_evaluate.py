@@ -1,6 +1,7 @@
 """Whole evaluations by `evaluate.py` on small text: what they leave behind, how they go on, what they refuse."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -195,6 +196,12 @@ def test_evaluations_of_different_text_are_not_compared(complain, run_dir, data,
     assert "fruit only on" in line
     assert "allow_different_text=true" in line
     assert set(run(tmp_path / "out", *paths, "allow_different_text=true").summary["models"]) == {"both", "fruit only"}
+
+
+def test_runs_and_checkpoints_are_told_from_evaluations(complain, run_dir):
+    for path in (run_dir, run_dir / "checkpoints" / "last.ckpt"):
+        line = complain("target=runs", f"target.paths=[{path}]", "out_dir=out")
+        assert f"{path} is a run of train.py, not an evaluation of one; measure it first: evaluate.py" in line
 
 
 def test_a_sweep_over_different_text_is_not_judged(tmp_path):
@@ -408,6 +415,9 @@ def test_mistakes_are_told_in_one_line(complain, arguments, expected):
 
 
 def test_text_that_the_model_cannot_read_is_refused(complain, run_dir, data, tmp_path):
+    assert "no segment length fits the sequences, of at most 3 tokens" in complain(
+        f"target.path={run_dir}", *data, "data.validation_length=3", "out_dir=out"
+    )
     assert "is longer than the 1024 tokens that the model can read" in complain(
         f"target.path={run_dir}", *data, "data.validation_length=2000"
     )
@@ -476,10 +486,9 @@ def test_a_config_that_names_foreign_code_is_refused(complain, run_dir, data, tm
 
 def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
     trace = load_golden("uniform_e8k2").trace
-    short = replace(trace, expert_ids=trace.expert_ids[:, :, :3], token_ids=trace.token_ids[:, :3], predicted_ids=None)
-    save_trace(short, tmp_path / "short.safetensors")
+    save_trace(replace(trace, num_experts=2**16, vocab_size=None, predicted_ids=None), tmp_path / "many.safetensors")
     done = subprocess.run(
-        [sys.executable, ROOT / "evaluate.py", "target=trace", "target.path=short.safetensors", "out_dir=out"],
+        [sys.executable, ROOT / "evaluate.py", "target=trace", "target.path=many.safetensors", "out_dir=out"],
         cwd=tmp_path,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/nowhere"},
         capture_output=True,
@@ -487,7 +496,7 @@ def test_what_only_measuring_finds_is_told_in_one_line_too(tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no segment length fits the sequences")
+    assert done.stderr.startswith("error: many.safetensors: counts of ")
     assert done.stderr.count("\n") == 1
 
 
@@ -536,3 +545,47 @@ def test_finished_evaluations_are_compared_in_a_folder_of_their_own(complain, tm
     command.prepare(cfg)
     evaluate.main.__wrapped__(cfg)
     assert (tmp_path / "both" / "report.html").exists()
+
+
+def test_another_trace_of_equal_name_size_and_time_is_another(complain, tmp_path):
+    """What was measured stays measured only for equal content."""
+    path = tmp_path / "a.safetensors"
+    trace = load_golden("uniform_e8k2").trace
+    save_trace(trace, path)
+    before = path.stat()
+    run(tmp_path / "out", "target=trace", f"target.path={path}")
+    save_trace(replace(trace, expert_ids=7 - trace.expert_ids.int()), path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    line = complain("target=trace", f"target.path={path}", *QUICK, f"out_dir={tmp_path}/out")
+    assert "holds the results of another evaluation (target.files." in line
+
+
+def test_another_checkpoint_of_equal_name_size_and_time_is_another(run_dir, data, tokenizer_file, tmp_path):
+    path = tmp_path / "a.ckpt"
+    checkpoint = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    overrides = [f"target.path={path}", *data, *BRIEF, f"data.tokenizer={tokenizer_file}"]
+    torch.save(checkpoint, path)
+    before = path.stat()
+    run(tmp_path / "out", *overrides)
+    checkpoint["state_dict"]["model.balancer.bias"] *= 0
+    torch.save(checkpoint, path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    with pytest.raises(UserError, match=r"holds the results of another evaluation \(target.digest "):
+        run(tmp_path / "out", *overrides)
+
+
+def test_text_in_the_tokens_of_another_tokenizer_is_another(tokenizer_file, tmp_path):
+    """The passages of the report are in the tokenizer's words."""
+    trace = load_golden("uniform_e8k2").trace
+    save_trace(
+        replace(trace, token_ids=trace.token_ids % 300, predicted_ids=None, vocab_size=None), tmp_path / "a.safetensors"
+    )
+    target = ["target=trace", f"target.path={tmp_path}/a.safetensors"]
+    tokenizer = Tokenizer.load(tokenizer_file).backend
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(tmp_path / "other.json"))
+    run(tmp_path / "out", *target, f"target.tokenizer={tokenizer_file}")
+    with pytest.raises(UserError, match=r"another evaluation \(target.tokenizer "):
+        run(tmp_path / "out", *target, f"target.tokenizer={tmp_path}/other.json")

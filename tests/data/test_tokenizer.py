@@ -174,3 +174,24 @@ def test_breaking_words_loses_nothing(text):
     pieces = list(break_words(text))
     assert "".join(pieces) == text
     assert all(len(word) <= 1000 for piece in pieces for word in piece.split())
+
+
+def test_a_folder_with_a_tokenizer_stands_for_it(tmp_path):
+    """Such as a run directory, or that of a Hugging Face model."""
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "run" / "tokenizer.json"
+    train(["one two"] * 5, vocab_size=260).backend.save(str(file))
+    assert prepare(Texts(), tmp_path / "cache", name=str(tmp_path / "run")) == file
+
+
+def test_what_is_no_tokenizer_here_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to("gone")
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("dangling", "circle", "gone.json", "folder/gone.json", "a/b/c", "x" * 200, ""):
+        with pytest.raises(UserError, match=f"data.tokenizer={name}: no such file"):
+            prepare(Texts(), tmp_path / "cache", name=name)
+    (tmp_path / "notes").write_text("no tokenizer")
+    with pytest.raises(UserError, match=r"notes is not a tokenizer.json"):
+        Tokenizer.load(prepare(Texts(), tmp_path / "cache", name="notes"))

@@ -18,7 +18,7 @@ from moe_toy.evaluation.run_text import recorded_fingerprint
 from moe_toy.export.arguments import run
 from moe_toy.files.reading import UnreadableError, reading
 from moe_toy.pictures import curves
-from moe_toy.report.sweep import read_metrics
+from moe_toy.report.sweep_files import read_metrics
 from moe_toy.results import Results
 from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.sweep.record import RECORD, Record, State, read_record

@@ -118,3 +118,11 @@ def test_what_shuffled_tokens_score_is_told_where_known():
     nulls = pd.DataFrame({"metric": ["srp", "srp", "sch"], "segment_length": [4, 16, 16], "corpus": [0.5, 0.25, 0.9]})
     assert found(replace(results, tables=results.tables | {"nulls": nulls}))["srp_shuffled"] == 0.25
     assert found(results)["srp_shuffled"] is None
+
+
+def test_hit_rates_that_could_not_be_counted_recommend_nothing():
+    """As of sequences that are prompts as a whole."""
+    undefined = {policy: [float("nan")] * 4 for policy in CURVES}
+    assert found(by_hand(curves=undefined))["cache"] is None
+    partly = CURVES | {"lru": [float("nan"), 0.7, 0.9, 1.0]}
+    assert found(by_hand(curves=partly), share=0.8)["cache"]["capacity"] == 2

@@ -124,3 +124,19 @@ def test_names_of_domains_and_models_are_no_tags_to_plotly(tmp_path):
 def test_parameters_are_told_as_far_as_they_are_known(small_results, tmp_path, active, told):
     summary = small_results.summary | {"total_parameters": 4_430_000, "active_parameters": active}
     assert told in write_report(replace(small_results, summary=summary), tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("counted", "words"),
+    [
+        ({}, "3 domains × 2 sequences × 64 tokens"),
+        ({"num_sequences": 6, "shortest_sequence": 64}, "3 domains × 2 sequences × 64 tokens"),
+        ({"num_sequences": 7, "shortest_sequence": 64}, "7 sequences of 64 tokens in 3 domains"),
+        ({"num_sequences": 6, "shortest_sequence": 9}, "6 sequences of 9 to 64 tokens in 3 domains"),
+        ({"num_sequences": 3, "shortest_sequence": 9, "domains": ["a"]}, "3 sequences of 9 to 64 tokens ·"),
+    ],
+)
+def test_the_facts_say_what_was_measured(small_results, tmp_path, counted, words):
+    """No product of numbers where sequences differ in length, or domains in their sequences."""
+    results = replace(small_results, summary=small_results.summary | {"loss": 3.0} | counted)
+    assert words in write_report(results, tmp_path).read_text()

@@ -9,6 +9,8 @@ from hydra import compose, initialize_config_dir
 
 from moe_toy.errors import UserError
 from moe_toy.evaluation import command
+from moe_toy.evaluation.settings import Options
+from moe_toy.evaluation.sweep import FinishedSweep
 from moe_toy.report import sweep as report
 from moe_toy.report.figures import sweep as figures
 from moe_toy.results import Results
@@ -96,6 +98,31 @@ def test_results_of_an_earlier_version_are_read_under_the_names_of_now(directory
     old = {"consistency/srp@16": "routing/srp@16", "load/cv": "routing/load_cv", "load/cv@16": "routing/load_cv@16"}
     results.rename(columns=old).to_parquet(directory / "results.parquet")
     assert set(report.read_sweep(directory)) == set(results)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.drop(columns="flops_per_token"), "it has no column flops_per_token"),
+        (lambda table: table.drop(columns="arm"), "it has no column arm"),
+        (lambda table: table.iloc[:0], "it holds no arm"),
+        (lambda table: table.assign(**{"val/loss": "low"}), "Unable to parse string"),
+    ],
+    ids=["cost", "arm", "empty", "text"],
+)
+def test_a_table_that_no_sweep_wrote_is_damaged(directory, results, change, said):
+    change(results).to_parquet(directory / "results.parquet")
+    with pytest.raises(UserError, match=rf"results.parquet is damaged \({said}.*remove it and run the sweep's command"):
+        report.read_sweep(directory)
+
+
+def test_damage_in_a_sweep_is_found_before_there_is_a_folder(directory, tmp_path):
+    target = FinishedSweep(path=directory, options=Options())
+    target.check()
+    target.prepare(tmp_path / "out")
+    (directory / "arm=nolb,seed=1" / "metrics.csv").write_text("step,val/loss\n")
+    with pytest.raises(UserError, match=r"metrics.csv is damaged \(it holds no steps\)"):
+        target.prepare(tmp_path / "out")
 
 
 def test_an_arm_without_logger_draws_no_curve(directory, tmp_path):

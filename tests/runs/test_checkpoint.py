@@ -46,6 +46,10 @@ def test_a_run_directory_stands_for_its_last_checkpoint(run):
     assert Checkpoint.open_to_continue(run.path).content["global_step"] == 2
 
 
+def test_its_folder_of_checkpoints_does_too(run):
+    assert Checkpoint.open(run.checkpoints).path == run.last
+
+
 def test_a_run_directory_is_continued_from_its_newest_intact_checkpoint(run):
     run.step(2).write_bytes(b"damaged")  # and by that last.ckpt
     assert Checkpoint.open_to_continue(run.path).path == run.step(1)
@@ -98,3 +102,11 @@ def test_a_checkpoint_of_before_compile_still_names_its_model(tmp_path, make_con
     save_checkpoint({**CONTENT, "hyper_parameters": {"model": saved}}, tmp_path / "a.ckpt")
     config = Checkpoint.open(tmp_path / "a.ckpt").model_config
     assert asdict(config) == model | {"compile": "auto"}
+
+
+def test_errors_of_reading_a_path_are_told_as_such(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read x+.* \(File name too long\)"):
+        Checkpoint.open("x" * 300)
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(UserError, match=r"ckpt_path: a link to nothing, given .*link; give a checkpoint"):
+        Checkpoint.open(tmp_path / "link")

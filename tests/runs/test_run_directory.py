@@ -7,7 +7,7 @@ from tests.paths import ROOT
 
 OWNER = ROOT / "moe_toy" / "runs" / "run_directory.py"
 NAMES = {value for name, value in vars(run_directory).items() if name.isupper() and isinstance(value, str)}
-THEIRS = {ROOT / "moe_toy" / "evaluation" / "huggingface.py"}
+THEIRS = {ROOT / "moe_toy" / "evaluation" / "huggingface.py", ROOT / "moe_toy" / "data" / "tokenizer.py"}
 """A Hugging Face folder holds a file called as our tokenizer is."""
 
 

@@ -62,9 +62,25 @@ def test_sequences_are_never_mixed_and_their_last_tokens_have_no_routing(tmp_pat
             {"routed_experts": np.stack([np.arange(ROWS), np.arange(ROWS) + 20], -1)[:, None]},
             r"row 0 names expert 20 in layer 0, but target.num_experts is 8; target.num_experts=31 works",
         ),
-        ({"token_ids": None}, "has no array 'token_ids', only routed_experts"),
+        ({"token_ids": np.arange(ROWS) - 7}, "row 0 has the token id -7, which must not be negative"),
+        ({"token_ids": np.arange(ROWS, dtype=np.uint64) + 2**63 - 5}, "row 0 has the token id 9223372036854775803"),
+        ({"token_ids": np.where(np.arange(ROWS) == 4, 2**31, 1)}, "row 4 has the token id 2147483648"),
+        ({"routed_experts": None}, "has no array 'routed_experts', only token_ids"),
     ],
-    ids=["tokens", "lengths", "negative", "shape", "no k", "type", "all dense", "too few experts", "missing"],
+    ids=[
+        "tokens",
+        "lengths",
+        "negative",
+        "shape",
+        "no k",
+        "type",
+        "all dense",
+        "too few experts",
+        "below",
+        "huge",
+        "large",
+        "missing",
+    ],
 )
 def test_what_does_not_fit_is_told(tmp_path, routed, change, message):
     arrays = {"routed_experts": routed, "token_ids": np.arange(ROWS)} | change
@@ -78,10 +94,27 @@ def test_sequences_shorter_than_a_block_are_told(tmp_path, routed):
         imported(tmp_path / "a.npz", arrays, length=64)
 
 
-def test_token_ids_beside_an_npy_are_needed(tmp_path, routed):
-    np.save(tmp_path / "a.npy", routed)
-    with pytest.raises(UserError, match=r"a.tokens.npy is missing"):
-        import_traces(tmp_path / "a.npy", num_experts=EXPERTS, sequence_length=4)
+@pytest.mark.parametrize("ending", [".npz", ".npy", ".safetensors"])
+def test_arrays_without_token_ids_are_read(tmp_path, routed, ending):
+    if ending == ".npy":
+        np.save(tmp_path / "a.npy", routed)
+    elif ending == ".npz":
+        np.savez(tmp_path / "a.npz", routed_experts=routed, lengths=np.array([5, 6]))
+    else:
+        save_file({"routed_experts": routed}, tmp_path / "a.safetensors")
+    *_, trace = import_traces(tmp_path / f"a{ending}", num_experts=EXPERTS)
+    assert trace.token_ids is None
+    length = trace.sequence_length
+    assert np.array_equal(trace.expert_ids[:, 0].permute(1, 0, 2).numpy(), routed[:length, 1:])
+
+
+def test_padded_requests_without_token_ids_are_read(tmp_path, routed):
+    padded = np.full((2, 6, LAYERS, K), -1, np.int32)
+    padded[0, :5], padded[1, :6] = routed[:5], routed[5:]
+    np.savez(tmp_path / "a.npz", routed_experts=padded)
+    long, short = import_traces(tmp_path / "a.npz", num_experts=EXPERTS)
+    assert (long.sequence_length, short.sequence_length, short.token_ids) == (6, 5, None)
+    assert np.array_equal(short.expert_ids[:, 0].permute(1, 0, 2).numpy(), routed[:5, 1:])
 
 
 def test_a_small_file_cannot_unpack_to_a_huge_one(tmp_path):

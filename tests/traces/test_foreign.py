@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from moe_toy.errors import UserError
 from moe_toy.metrics import SRP, analyze
-from moe_toy.routing import joined
+from moe_toy.routing import RoutingTrace, joined
 from moe_toy.traces.foreign import import_traces
 from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import load_trace, save_trace
@@ -315,3 +316,91 @@ def test_a_request_may_have_any_name_and_a_weight_any_size(tmp_path):
     [trace] = import_traces(tmp_path / "a.jsonl", num_experts=6)
     assert trace.expert_ids.shape == (2, 1, 3, 2)
     assert trace.expert_ids[0, 0, 0].tolist() == [5, 1]  # heaviest first
+
+
+def phased(chosen, words=("prefill", "decode")):
+    return [row | {"phase": words[row["token_idx"] >= 4]} for row in json_rows(chosen)]
+
+
+@pytest.mark.parametrize("words", [("prefill", "decode"), ("Prompt", "answer"), (0, 1)])
+def test_json_lines_tell_the_prompt(tmp_path, chosen, words):
+    trace = only(write_json(tmp_path / "a.jsonl", phased(chosen, words)))
+    assert trace.prompt_lengths.tolist() == [4]
+    assert np.array_equal(of(trace), chosen)
+
+
+def test_lists_in_csv_tell_the_prompt(tmp_path, chosen):
+    rows = [f'{row["layer"]},{row["token_idx"]},{row["phase"]},"{row["topk_ids"]}"' for row in phased(chosen)]
+    (tmp_path / "a.csv").write_text("\n".join(["layer,token,phase,experts", *rows]))
+    assert only(tmp_path / "a.csv").prompt_lengths.tolist() == [4]
+
+
+def test_a_prompt_after_an_answer_begins_a_request(tmp_path, chosen, caplog):
+    rows = [row | {"phase": "prefill" if row["token_idx"] in (0, 1, 5, 6) else "decode"} for row in json_rows(chosen)]
+    long, short = import_traces(write_json(tmp_path / "a.jsonl", rows), num_experts=EXPERTS)
+    assert "1 prompts follow an answer" in caplog.text
+    assert np.array_equal(of(long), chosen[:5])
+    assert np.array_equal(of(short), chosen[5:])
+    assert (long.prompt_lengths.tolist(), short.prompt_lengths.tolist()) == ([2], [2])
+
+
+def test_answers_that_are_numbered_anew_are_refused(tmp_path, chosen):
+    """They would be requests whose caches are cold."""
+    rows = [row | {"token_idx": row["token_idx"] % 4} for row in phased(chosen[:8])]
+    with pytest.raises(UserError, match=r"a.jsonl: line 9 begins an answer at token 0 again; number tokens on"):
+        only(write_json(tmp_path / "a.jsonl", rows))
+
+
+def test_an_unknown_phase_is_refused_with_its_line(tmp_path, chosen):
+    rows = phased(chosen)
+    rows[3]["phase"] = "warmup"
+    with pytest.raises(UserError, match=r"a.jsonl: line 4 has the phase 'warmup'; it must be one of prompt, "):
+        only(write_json(tmp_path / "a.jsonl", rows))
+    (tmp_path / "a.csv").write_text("turn,phase,step,layer,slot,expert\n0,0,0,0,0,1\n0,3,1,0,0,2\n")
+    with pytest.raises(UserError, match=r"a.csv: line 3 is of phase 3"):
+        only(tmp_path / "a.csv")
+
+
+def test_a_recording_of_prompts_only_is_counted_as_one_of_answers(tmp_path, chosen, caplog):
+    rows = [row | {"phase": "prefill"} for row in json_rows(chosen)]
+    assert only(write_json(tmp_path / "a.jsonl", rows)).prompt_lengths is None
+    assert "all tokens are of prompts" in caplog.text
+
+
+def test_a_row_that_stands_twice_is_refused(tmp_path, chosen):
+    """It was taken for a request that begins again, with half of its layers empty."""
+    rows = json_rows(chosen)
+    rows.insert(6, rows[4])
+    with pytest.raises(UserError, match=r"a.jsonl: line 7 repeats token 2 of layer 0, but other layers do not"):
+        only(write_json(tmp_path / "a.jsonl", rows))
+
+
+def test_requests_that_begin_again_are_told(tmp_path, chosen, caplog):
+    rows = json_rows(chosen) + json_rows(chosen[:4])
+    assert len(import_traces(write_json(tmp_path / "a.jsonl", rows), num_experts=EXPERTS)) == 2
+    assert "1 requests begin again" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", gzip.compress(b"")], ids=["nothing", "blank", "gzip"])
+def test_an_empty_file_is_told_so(tmp_path, content):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=r"a.jsonl is empty; record it again"):
+        only(tmp_path / "a.jsonl")
+
+
+def test_a_nul_byte_is_told_with_its_line(tmp_path):
+    (tmp_path / "a.csv").write_text('layer,token,experts\n0,0,"[1, 2]"\n0,\0001,"[1, 2]"\n')
+    with pytest.raises(UserError, match=r"a.csv: line 3 holds a NUL byte"):
+        only(tmp_path / "a.csv")
+
+
+def test_joined_traces_keep_the_prompts_of_each(chosen):
+    """A trace without prompts has prompts of no tokens."""
+    ids = torch.from_numpy(chosen).permute(1, 0, 2).unsqueeze(1)
+    plain = RoutingTrace(expert_ids=ids, token_ids=None, num_experts=EXPERTS, layer_ids=(0, 1))
+    prompted = replace(plain, prompt_lengths=torch.tensor([3]), token_ids=torch.arange(9).view(1, 9))
+    for traces, lengths in (([plain, prompted], [0, 3]), ([prompted, plain], [3, 0])):
+        both = joined(traces)
+        assert both.prompt_lengths.tolist() == lengths
+        assert both.token_ids is None
+        both.check()

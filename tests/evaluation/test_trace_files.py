@@ -1,0 +1,161 @@
+"""Folders of recordings as people have them: what is read together, what is refused, and when."""
+
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moe_toy.errors import UserError
+from moe_toy.evaluation.settings import MetricSettings, Options
+from moe_toy.evaluation.trace_files import TraceTarget
+from moe_toy.traces.trace_file import save_trace
+from tests.metrics.conftest import load_golden
+
+METRICS = MetricSettings(segment_lengths=(4, 16), cache_stride=1, intervals=False, min_token_count=2)
+
+
+def chosen(layers=2, k=2):
+    return np.random.default_rng(0).random((40, layers, 8)).argsort(-1)[..., :k]
+
+
+def target(path, **options):
+    return TraceTarget(
+        path=path,
+        num_experts=8,
+        sequence_length=options.pop("sequence_length", None),
+        tokenizer=None,
+        options=Options(**{"metrics": METRICS} | options),
+    )
+
+
+def write(path, experts=None, **arrays):
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, routed_experts=chosen() if experts is None else experts, **arrays)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "traces" / "b.npz", token_ids=np.arange(40), lengths=np.array([30, 10]))
+    return tmp_path / "traces"
+
+
+def evaluated(folder, tmp_path, **options):
+    made = target(folder, **options)
+    made.check()
+    made.prepare(tmp_path / "out")
+    return made.run(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "c.npz"])
+def test_where_one_file_knows_no_token_ids_all_go_without(folder, tmp_path, name):
+    write(folder / name)
+    results = evaluated(folder, tmp_path)
+    assert sorted(results.summary["domains"]) == sorted(["b", name[0]])
+    assert "Token ids are unknown" in results.summary["notes"][0]
+    assert "tokens" not in results.tables
+
+
+@pytest.mark.parametrize("name", ["a.npz", "c.npz"])
+def test_prompts_of_some_files_count_and_are_said(folder, tmp_path, name):
+    plain = evaluated(folder, tmp_path).tables["cache"]
+    write(folder / name, token_ids=np.arange(40), prompt_lengths=np.array([35]))
+    made = target(folder)
+    made.check()
+    made.prepare(tmp_path / "both")
+    results = made.run(tmp_path / "both")
+    assert "Hit rates are those of the answers; the prompts warm the caches." in results.summary["notes"]
+    own = results.tables["cache"][lambda table: table.domain == "b"].hit_rate.to_numpy()
+    assert np.array_equal(own, plain[plain.domain == "b"].hit_rate.to_numpy(), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("experts", "message"),
+    [
+        (chosen(k=3), r"c.npz and .*b.npz are not of one model: experts for each token are 3 in the one and 2"),
+        (chosen(layers=3), r"MoE layers are \[0, 1, 2\] in the one and \[0, 1\] in the other; evaluate them apart"),
+    ],
+)
+def test_files_of_different_models_are_refused_before_a_folder_is_made(folder, experts, message):
+    write(folder / "c.npz", experts, token_ids=np.arange(40))
+    with pytest.raises(UserError, match=message):
+        target(folder).check()
+
+
+def test_other_layers_of_equal_number_are_another_model(folder):
+    """They were counted as one, layer 0 with layer 0 and 1 with 7."""
+    rows = [
+        {"token_idx": t, "layer": layer, "topk_ids": ids.tolist()}
+        for t, of_token in enumerate(chosen())
+        for layer, ids in zip((0, 7), of_token, strict=True)
+    ]
+    (folder / "c.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(UserError, match=r"MoE layers are \[0, 7\] in the one and \[0, 1\] in the other"):
+        target(folder).check()
+
+
+def test_a_link_to_nothing_and_a_circle_of_links_are_refused(folder):
+    os.symlink(folder / "gone", folder / "c.npz")
+    with pytest.raises(UserError, match=r"c.npz is a link to nothing"):
+        target(folder).check()
+    os.symlink("loop", folder / "loop")
+    with pytest.raises(UserError, match=r"loop does not exist|Too many levels"):
+        target(folder / "loop").check()
+
+
+def test_a_name_that_is_not_utf8_is_refused(folder):
+    os.rename(folder / "b.npz", os.fsencode(folder) + b"/\xff.npz")
+    with pytest.raises(UserError, match=r"the name of .* is not UTF-8; rename it"):
+        target(folder).check()
+
+
+def test_long_names_and_capitals_are_read(folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    write(folder / f"{'x' * 245}.npz", token_ids=np.arange(40))
+    os.rename(folder / "b.npz", folder / "B.NPZ")
+    (folder / "README.md").write_text("what these are")
+    (folder / "more").mkdir()
+    assert evaluated(folder, tmp_path).summary["domains"] == ["B", "x" * 245]
+    assert "no recordings, and so passed over: README.md, more" in caplog.text
+
+
+def test_sequences_of_different_lengths_are_not_kept_as_one_trace(folder):
+    with pytest.raises(
+        UserError, match=r"sequences of 10 to 30 tokens do not fit into one trace; set save_trace=false"
+    ):
+        target(folder, save_trace=True).check()
+    target(folder, save_trace=True, sequence_length=10).check()
+
+
+def test_sequences_shorter_than_every_segment_are_refused_before_a_folder_is_made(folder):
+    metrics = replace(METRICS, segment_lengths=(31, 64))
+    with pytest.raises(UserError, match=r"no segment length fits the sequences, of at most 30 tokens; give a shorter"):
+        target(folder, metrics=metrics).check()
+    target(folder, metrics=replace(METRICS, segment_lengths=(30,))).check()
+
+
+def test_the_summary_counts_sequences_of_different_lengths(folder, tmp_path):
+    write(folder / "c.npz", token_ids=np.arange(40))
+    summary = evaluated(folder, tmp_path).summary
+    assert (summary["num_sequences"], summary["shortest_sequence"], summary["sequence_length"]) == (3, 10, 40)
+
+
+def test_what_there_is_to_say_of_a_file_is_said_once(tmp_path, caplog):
+    experts = chosen(layers=3)
+    experts[:, 0] = [1, 2]
+    write(tmp_path / "a.npz", experts)
+    evaluated(tmp_path / "a.npz", tmp_path)
+    assert caplog.text.count("layer 0 has the same experts for every token") == 1
+
+
+def test_traces_of_ours_beside_files_without_token_ids_are_refused(folder):
+    trace = load_golden("uniform_e8k2").trace
+    part = replace(trace, predicted_ids=None, vocab_size=None, domain_ids=None, domains=())
+    layers = len(part.layer_ids)
+    save_trace(replace(part, layer_ids=tuple(range(layers))), folder / "ours.safetensors")
+    (folder / "b.npz").unlink()
+    write(folder / "b.npz", chosen(layers=layers))
+    with pytest.raises(UserError, match=r"b.npz does not know the ids of its tokens, .* evaluate them apart"):
+        target(folder).check()
