@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from moe_toy.runs import checkpoint_file
 from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.runs.checkpoint_file import DamagedError, check_intact, save_checkpoint
 from moe_toy.runs.run_directory import RunDirectory, add_alias
+from tests.model.conftest import make_config  # noqa: F401
 
 CONTENT = {"state_dict": {"model.weight": torch.arange(300.0)}, "global_step": 7}
 
@@ -85,6 +87,21 @@ def test_a_file_that_was_just_written_is_not_taken_for_known(run, hashed):
     for _ in range(2):
         check_intact(run.last)
     assert list(hashed.values()) == [2]
+
+
+def test_a_checkpoint_is_hashed_while_it_is_written_and_not_read_back(tmp_path, hashed):
+    save_checkpoint(CONTENT, tmp_path / "a.ckpt")
+    assert not hashed
+    check_intact(tmp_path / "a.ckpt")
+    assert sum(hashed.values()) == 1
+
+
+def test_a_checkpoint_of_before_compile_still_names_its_model(tmp_path, make_config):  # noqa: F811
+    model = asdict(make_config())
+    saved = {key: value for key, value in model.items() if key != "compile"}
+    save_checkpoint({**CONTENT, "hyper_parameters": {"model": saved}}, tmp_path / "a.ckpt")
+    config = Checkpoint.open(tmp_path / "a.ckpt").model_config
+    assert asdict(config) == model | {"compile": "auto"}
 
 
 def test_errors_of_reading_a_path_are_told_as_such(tmp_path):
