@@ -90,6 +90,8 @@ def test_a_file_that_was_just_written_is_not_taken_for_known(run, hashed):
 def test_errors_of_reading_a_path_are_told_as_such(tmp_path):
     with pytest.raises(UserError, match=r"cannot read x+.* \(File name too long\)"):
         Checkpoint.open("x" * 300)
+    with pytest.raises(UserError, match=r"cannot read x+.* \(File name too long\)"):
+        Checkpoint.open_to_continue("x" * 300)
     (tmp_path / "link").symlink_to("gone")
     with pytest.raises(UserError, match=r"ckpt_path: a link to nothing, given .*link; give a checkpoint"):
         Checkpoint.open(tmp_path / "link")
