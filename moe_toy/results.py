@@ -1,11 +1,10 @@
 """What an evaluation leaves behind: a summary and long-form tables, kept in one folder.
 
 `summary` says what was measured: `name`, `target` (checkpoint, huggingface, trace), `source` (path or hub name),
-`layer_ids`, `num_experts`, `top_k`, `vocab_size`, `domains`, `samples_per_domain`, `sequence_length` (of the longest;
-`shortest_sequence` and `num_sequences` stand beside it, absent in older folders),
-`total_parameters` and `active_parameters` (None where unknown), `text` (`words` and `fingerprint`; None
-where routing was recorded elsewhere, absent in older folders), `loss` (mean over domains, None where unknown) and
-`settings` of the metrics.
+`layer_ids`, `num_experts`, `top_k`, `vocab_size`, `domains`, `samples_per_domain` (mean), `num_sequences`,
+`sequence_length` (of the longest), `shortest_sequence` (absent in older folders), `total_parameters` and
+`active_parameters` (None where unknown), `text` (`words` and `fingerprint`; None where routing was recorded
+elsewhere, absent in older folders), `loss` (mean over domains, None where unknown) and `settings` of the metrics.
 
 `tables` are those of `moe_toy.metrics.analyze` (srp, cache, specialization, load), and
 
@@ -16,9 +15,10 @@ where routing was recorded elsewhere, absent in older folders), `loss` (mean ove
 - `correlations`: x, y, segment_length, cache_ratio, r, rows (how many pairs);
 - `tokens`: layer, expert, kind (input, predicted, target), rank, token_id, token, strength: the strongest of an expert;
 - `loss`: domain, loss, bits_per_byte;
-- `experts`: layer, expert, domain (that it prefers: the one with the largest lift; empty for a dead expert), tokens
-  (that chose it), share (of these, from the domain), domain_share (of the domain's tokens, those that chose it), lift
-  (share over the domain's share of all tokens), largest_share (from one domain), belongs (lift of 2 or more);
+- `experts`: layer, expert, domain (that chooses it most often; empty for a dead expert), tokens (that chose it), share
+  (of these, from the domain, had all domains equally many tokens), domain_share (of the domain's tokens, those that
+  chose it), lift (share times the number of domains), belongs (chosen by the domain at least twice as often as by the
+  others on average);
 - `positions`: position (middle of the segment), segment_length, srp: of the model, by place in the sequence;
 - `coactivation`: layer, expert, partner, tokens (that chose both), share (of the expert's tokens): the strongest 20 of
   each layer;

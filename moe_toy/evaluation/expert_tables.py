@@ -20,7 +20,7 @@ from moe_toy.routing import RoutingTrace
 MOST_PAIRS = 20
 """Pairs of a layer that are kept."""
 BELONGS = 2.0
-"""An expert belongs to a domain that has this many times its share of the expert's tokens."""
+"""An expert belongs to a domain that chooses it this many times as often as other domains do on average."""
 
 
 class CoActivationTable(TableMaker):
@@ -89,7 +89,8 @@ class PositionTable(TableMaker):
 
 
 class ExpertTable(TableMaker):
-    """`experts`: the domain that each expert prefers; see `results.py`."""
+    """`experts`: the domain that each expert prefers; see `results.py`. Domains count equally, however much text of
+    each was read."""
 
     def __init__(self, first: RoutingTrace) -> None:
         self.num_layers, self.num_experts = len(first.layer_ids), first.num_experts
@@ -111,26 +112,25 @@ class ExpertTable(TableMaker):
         self._counts.index_add_(0, trace.domain_ids, expert_counts(trace.expert_ids, self.num_experts))
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        counts = self._counts
-        tokens = counts.sum(0)  # (layer, expert)
-        from_domain = counts / tokens.double()
-        of_domain = counts.sum((1, 2)) / counts.sum()
-        lift = (from_domain / of_domain[:, None, None]).nan_to_num(0.0)
-        best = lift.argmax(0, keepdim=True)  # the first of equals
-        size = self._tokens[:, None, None]
+        tokens = self._counts.sum(0)  # (layer, expert)
+        rates = self._counts / self._tokens[:, None, None].double()
+        shares = rates / rates.sum(0)
+        best = rates.argmax(0, keepdim=True)  # the first of equals
+        rate = rates.gather(0, best)
+        elsewhere = (rates.sum(0) - rate) / max(len(rates) - 1, 1)
         index = pd.MultiIndex.from_product([range(self.num_layers), range(self.num_experts)], names=["layer", "expert"])
         table = pd.DataFrame(
             {
                 "domain": [self.domains[d] for d in best.flatten().tolist()],
                 "tokens": tokens.flatten().numpy(),
-                "share": from_domain.gather(0, best).flatten().numpy(),
-                "domain_share": (counts / size.double()).gather(0, best).flatten().numpy(),
-                "lift": lift.gather(0, best).flatten().numpy(),
-                "largest_share": from_domain.amax(0).flatten().numpy(),
+                "share": shares.gather(0, best).flatten().numpy(),
+                "domain_share": rate.flatten().numpy(),
+                "lift": len(rates) * shares.gather(0, best).flatten().numpy(),
+                "belongs": ((rate > 0) & (rate >= BELONGS * elsewhere) & (len(rates) > 1)).flatten().numpy(),
             },
             index=index,
         ).reset_index()
         dead = table.tokens == 0
         table.loc[dead, "domain"] = None
-        table.loc[dead, ["share", "domain_share", "lift", "largest_share"]] = float("nan")
-        return {"experts": table.assign(belongs=table.lift >= BELONGS)}
+        table.loc[dead, ["share", "domain_share", "lift"]] = float("nan")
+        return {"experts": table}

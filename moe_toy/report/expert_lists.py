@@ -19,11 +19,11 @@ def expert_lists(experts: pd.DataFrame, layer_ids: Sequence[int]) -> tuple[str, 
     """A sentence that says how far experts have split up, and the HTML of one list per layer, the last one open."""
     if experts.domain.nunique() < 2:
         return "", ""
-    split = (experts.largest_share > 0.5).groupby(experts.layer).sum()
+    split = experts.belongs.groupby(experts.layer).sum()
     most = int(split.idxmax())
     sentence = (
-        f"Of {experts.expert.nunique()} experts in layer {layer_ids[most]}, {split[most]} take more than half of their "
-        "tokens from one domain. "
+        f"Of {experts.expert.nunique()} experts in layer {layer_ids[most]}, {split[most]} belong to one domain, which "
+        "chooses them at least twice as often as the others do on average. "
     )
     lists = [
         f"<details{' open' if layer == len(layer_ids) - 1 else ''}><summary>Experts by domain, layer "
@@ -31,9 +31,9 @@ def expert_lists(experts: pd.DataFrame, layer_ids: Sequence[int]) -> tuple[str, 
         for layer, rows in experts.groupby("layer")
     ]
     note = (
-        "Each expert stands with the domain that has the largest lift: its share of the expert's tokens over its share "
-        "of all tokens. In brackets: share of the expert's tokens, share of the domain's tokens, lift. An expert whose "
-        "largest lift is below 2 belongs to nobody."
+        "Each expert stands with the domain that chooses it most often. In brackets: that domain's share of its tokens "
+        "(domains counted as equally large), the share of the domain's tokens that choose it, and the first over an "
+        "even share. An expert that no domain chooses twice as often as the others do on average belongs to nobody."
     )
     return sentence, f'<p class="note">{note}</p>{"".join(lists)}'
 

@@ -32,24 +32,43 @@ def made(maker, trace) -> pd.DataFrame:
     return table
 
 
-def test_each_expert_stands_with_the_domain_of_the_largest_lift(split):
+def test_each_expert_stands_with_the_domain_that_chooses_it_most_often(split):
     table = made(ExpertTable(split), split).set_index("expert")
     assert table.domain.tolist()[:3] == ["code", "code", "prose"]
     assert table.tokens.tolist() == [12, 4, 8, 0]
-    assert table.share.tolist()[:3] == pytest.approx([1 / 3, 1.0, 1.0])
+    assert table.share.tolist()[:3] == pytest.approx([0.5, 1.0, 1.0])  # prose is longer, but no domain counts more
     assert table.domain_share.tolist()[:3] == pytest.approx([1.0, 1.0, 1.0])
-    assert table.lift.tolist()[:3] == pytest.approx([1.0, 3.0, 1.5])
-    assert table.largest_share.tolist()[:3] == pytest.approx([2 / 3, 1.0, 1.0])
-    assert table.belongs.tolist() == [False, True, False, False]
+    assert table.lift.tolist()[:3] == pytest.approx([1.0, 2.0, 2.0])
+    assert table.belongs.tolist() == [False, True, True, False]
     assert table.loc[3, ["domain", "share", "lift"]].isna().all()
 
 
 def test_the_list_names_experts_by_domain_those_of_nobody_and_the_dead(split):
     sentence, html = expert_lists(made(ExpertTable(split), split), [5])
-    assert sentence == "Of 4 experts in layer 5, 3 take more than half of their tokens from one domain. "
+    assert sentence.startswith("Of 4 experts in layer 5, 2 belong to one domain, which chooses them at least twice as")
     rows = [row.split("</td>")[:3] for row in html.split("<tr>")[2:]]
     texts = [[cell.rpartition(">")[2] for cell in row] for row in rows]
-    assert texts == [["code", "1", "1 (100 %, 100 %, 3.0×)"], ["belong to nobody", "2", "0, 2"], ["dead", "1", "3"]]
+    assert texts == [
+        ["code", "1", "1 (100 %, 100 %, 2.0×)"],
+        ["prose", "1", "2 (100 %, 100 %, 2.0×)"],
+        ["belong to nobody", "1", "0"],
+        ["dead", "1", "3"],
+    ]
+
+
+@pytest.mark.parametrize(("often", "belongs"), [(4, True), (3, False)])
+def test_an_expert_belongs_where_it_is_chosen_twice_as_often_as_elsewhere(often, belongs):
+    """Of 3 domains of 8 tokens: one chooses expert 1 `often`, the others 1 and 3 times, 2 on average."""
+    rows = [[[1]] * times + [[0]] * (8 - times) for times in (often, 1, 3)]
+    trace = RoutingTrace(
+        expert_ids=torch.tensor(rows)[None],
+        token_ids=torch.zeros(3, 8, dtype=torch.int64),
+        num_experts=2,
+        layer_ids=(0,),
+        domain_ids=torch.arange(3),
+        domains=("a", "b", "c"),
+    )
+    assert made(ExpertTable(trace), trace).belongs.tolist() == [False, belongs]
 
 
 def test_one_domain_has_no_list(split):
