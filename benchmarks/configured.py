@@ -1,13 +1,17 @@
 """Models as `conf/` describes them."""
 
+import sys
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from moe_toy.model.config import ModelConfig, MoEConfig
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # a borrowed machine has it in no environment
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+from moe_toy.model.config import ModelConfig, MoEConfig  # noqa: E402
+
+CONF = ROOT / "conf"
 
 
 def configured(*overrides: str) -> DictConfig:

@@ -1,10 +1,11 @@
 """What an evaluation leaves behind: a summary and long-form tables, kept in one folder.
 
 `summary` says what was measured: `name`, `target` (checkpoint, huggingface, trace), `source` (path or hub name),
-`layer_ids`, `num_experts`, `top_k`, `vocab_size`, `domains`, `samples_per_domain` (mean), `num_sequences`,
-`sequence_length` (of the longest), `shortest_sequence` (absent in older folders), `total_parameters` and
-`active_parameters` (None where unknown), `text` (`words` and `fingerprint`; None where routing was recorded
-elsewhere, absent in older folders), `loss` (mean over domains, None where unknown) and `settings` of the metrics.
+`layer_ids`, `num_experts`, `top_k`, `vocab_size`, `domains`, `samples_per_domain`, `sequence_length` (of the longest;
+`shortest_sequence` and `num_sequences` stand beside it, absent in older folders),
+`total_parameters` and `active_parameters` (None where unknown), `text` (`words` and `fingerprint`; None
+where routing was recorded elsewhere, absent in older folders), `loss` (mean over domains, None where unknown) and
+`settings` of the metrics.
 
 `tables` are those of `moe_toy.metrics.analyze` (srp, cache, specialization, load), and
 

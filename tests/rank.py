@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
 
 import train
-from moe_toy.training import preflight
+from moe_toy.model.compiled_blocks import compile_blocks
+from moe_toy.training import lit_moe, preflight
 from tests.paths import CONF
 
 
@@ -35,5 +37,6 @@ def train_in(run_dir: Path, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    lit_moe.compile_blocks = partial(compile_blocks, backend="aot_eager")  # which takes seconds
     for run_dir, overrides in json.loads(Path(sys.argv[1]).read_text()):
         train_in(Path(run_dir), overrides)

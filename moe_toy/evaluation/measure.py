@@ -61,7 +61,8 @@ def measure(
     tables = reading.tables()
     tables["correlations"] = correlation_table(tables)
     summary = summarize(first, recording.domains, num_sequences, tables, settings)
-    summary |= {"sequence_length": max(tokens_by_length), "shortest_sequence": min(tokens_by_length)}
+    summary |= {"num_sequences": num_sequences, "shortest_sequence": min(tokens_by_length)}
+    summary["sequence_length"] = max(tokens_by_length)
     summary["notes"] = notes_on(
         replace(first, ordered=ordered, padded=padded), tokens_by_length, settings.segment_lengths, prompted=prompted
     )
@@ -113,7 +114,6 @@ def summarize(
         "vocab_size": first.vocab_size,
         "domains": domains,
         "samples_per_domain": num_sequences // len(domains),
-        "num_sequences": num_sequences,
         "sequence_length": first.sequence_length,
         "loss": float(tables["loss"].loss.mean()) if "loss" in tables else None,
         "settings": settings.as_json(),

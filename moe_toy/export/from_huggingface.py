@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from moe_toy.model.config import ModelConfig
 
 log = logging.getLogger(__name__)
-TRAINING_ONLY = {"z_loss_coefficient", "backend", "init_std", "activation_checkpointing"}
+TRAINING_ONLY = {"z_loss_coefficient", "backend", "init_std", "activation_checkpointing", "compile"}
 REASON = 200
 """Characters of what transformers says, which can be pages."""
 

@@ -52,6 +52,7 @@ def _translate(theirs: "PreTrainedConfig", family: Family) -> ModelConfig:
         norm_eps=theirs.rms_norm_eps,
         init_std=theirs.initializer_range,
         activation_checkpointing=False,
+        compile="auto",
         moe=MoEConfig(
             num_experts=theirs.num_experts,
             top_k=theirs.num_experts_per_tok,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moe_toy.errors import UserError
@@ -12,7 +13,7 @@ from moe_toy.metrics.routing_tables import CacheTable, SRPTables, VocabularyTabl
 from moe_toy.metrics.specialization import DOMAIN_FLOOR
 from moe_toy.metrics.table_maker import Pass, TableMaker
 from moe_toy.metrics.vocabulary import MIN_TOKEN_COUNT
-from moe_toy.routing import DomainNumbers, RoutingTrace
+from moe_toy.routing import AXES, DomainNumbers, RoutingTrace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,8 @@ def analyze(
     """
     reading: Pass | None = None
     numbers = DomainNumbers()
-    for number, trace in enumerate([traces] if isinstance(traces, RoutingTrace) else traces):
+    for number, given in enumerate([traces] if isinstance(traces, RoutingTrace) else traces):
+        trace = on_host(given)
         trace.check(f"trace {number}")
         if reading is None:
             makers = table_makers(
@@ -70,6 +72,12 @@ def analyze(
     if reading is None:
         raise UserError("there is no trace to analyze; pass a RoutingTrace or a non-empty iterable of them")
     return reading.tables()
+
+
+def on_host(trace: RoutingTrace) -> RoutingTrace:
+    """The same trace in the memory of the host, where metrics that are no sums over tokens count."""
+    tensors = {name: getattr(trace, name) for name in AXES}
+    return replace(trace, **{name: tensor.cpu() for name, tensor in tensors.items() if tensor is not None})
 
 
 def table_makers(

@@ -66,8 +66,11 @@ class ModelConfig:
     norm_eps: PositiveFloat
     init_std: PositiveFloat
     """Standard deviation of the normal initialisation of every matrix."""
-    activation_checkpointing: bool
-    """Recompute each block in the backward pass instead of keeping its activations."""
+    activation_checkpointing: Literal["auto"] | bool
+    """Recompute each block in the backward pass instead of keeping its activations; `auto` keeps them where they fit
+    into the memory of a GPU."""
+    compile: Literal["auto"] | bool
+    """Compile each block for training steps; `auto` does on CUDA in bf16."""
     moe: MoEConfig
 
     @model_validator(mode="after")

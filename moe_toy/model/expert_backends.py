@@ -43,13 +43,16 @@ def pick_backend(
     name: Literal["auto", "grouped", "loop"], device: torch.device, dtype: torch.dtype, widths: Sequence[int]
 ) -> ExpertLinear:
     """`auto` takes the grouped product where this device, dtype and the matrices' `widths` have it, else the loop."""
-    if name == "grouped" or (name == "auto" and _has_grouped(device.type, dtype, widths)):
+    if name == "grouped" or (name == "auto" and has_grouped(device.type, dtype, widths)):
         return grouped_linear
     return loop_linear
 
 
-def _has_grouped(device_type: str, dtype: torch.dtype, widths: Sequence[int]) -> bool:
-    if torch.compiler.is_compiling() or not hasattr(F, "grouped_mm"):
+def has_grouped(device_type: str, dtype: torch.dtype, widths: Sequence[int]) -> bool:
+    """Whether there is a grouped product here, of matrices of these `widths`."""
+    if not hasattr(F, "grouped_mm"):
+        return False
+    if torch.compiler.is_compiling() and dtype != torch.bfloat16:
         return False  # fp32 grouped_mm fails under torch.compile in torch 2.13
     if any(width * dtype.itemsize % ALIGNMENT for width in widths):
         return False

@@ -53,7 +53,8 @@ class TopKRouter(nn.Module):
 
 def best_first(ranking: Float[Tensor, "*token expert"], top_k: int) -> Int[Tensor, "*token k"]:
     """The `top_k` largest, in falling order; of equals the lower expert index ranks higher."""
-    if ranking.device.type == "cpu" and top_k < ranking.shape[-1]:  # elsewhere to look for equals would wait for it
+    # Elsewhere to look for equals would wait for the device, and it would cut a compiled graph in two.
+    if ranking.device.type == "cpu" and top_k < ranking.shape[-1] and not torch.compiler.is_compiling():
         largest = ranking.topk(top_k + 1)
         if not (largest.values[..., 1:] == largest.values[..., :-1]).any():  # of equals topk takes any
             return largest.indices[..., :top_k]

@@ -64,6 +64,8 @@ class MoETransformer(PreciseBuffers):
         super().__init__()
         seed = int(torch.randint(2**62, (), device="cpu"))  # before any submodule draws: how much depends on its shape
         self.config = config
+        self.recomputes_blocks = config.activation_checkpointing is not False
+        """In the backward pass; `auto` may find that there is no need to."""
         self.balancer = balancer
         self.locality = locality or LocalityScheme()
         self.locality.check(num_experts=config.moe.num_experts, top_k=config.moe.top_k)
@@ -123,7 +125,7 @@ class MoETransformer(PreciseBuffers):
         routings: list[Routing] = []
         for block in self.blocks:
             bias = next(biases) if biases is not None and block.is_moe else None
-            if self.config.activation_checkpointing and self.training:
+            if self.recomputes_blocks and self.training:
                 x, routing = checkpoint(block, x, rotation, bias, steer, use_reentrant=False)
             else:
                 x, routing = block(x, rotation, bias, steer)

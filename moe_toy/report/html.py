@@ -40,18 +40,24 @@ def _facts(summary: dict[str, Any]) -> str:
         facts.append(
             f"{_count(summary['total_parameters'])} parameters" + (f", {_count(active)} active" if active else "")
         )
-    number = max(len(summary["domains"]), 1)
-    sequences = summary.get("num_sequences", number * summary["samples_per_domain"])
-    in_domains = f" in {number} domains" if number > 1 else ""
-    longest = summary["sequence_length"]
-    shortest = summary.get("shortest_sequence", longest)
-    lengths = f"× {longest}" if shortest == longest else f"of {shortest} to {longest}"
-    facts.append(f"{sequences} sequences {lengths} tokens{in_domains}")
+    facts.append(_sequences(summary))
     if summary.get("text"):
         facts.append(f"text: {summary['text']['words']} (fingerprint {summary['text']['fingerprint']})")
     if summary.get("loss") is not None:
         facts.append(f"loss {summary['loss']:.3f} nats per token")
     return " · ".join(facts)
+
+
+def _sequences(summary: dict[str, Any]) -> str:
+    """How many, of which length; without a product where they differ in length, or domains in their number."""
+    domains, longest = len(summary["domains"]), summary["sequence_length"]
+    number = summary.get("num_sequences", domains * summary["samples_per_domain"])
+    shortest = summary.get("shortest_sequence", longest)
+    if number == domains * summary["samples_per_domain"] and shortest == longest:
+        each = f"{domains} domains × " if domains > 1 else ""
+        return f"{each}{summary['samples_per_domain']} sequences × {longest} tokens"
+    lengths = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
+    return f"{number} sequences of {lengths} tokens{f' in {domains} domains' if domains > 1 else ''}"
 
 
 def _count(parameters: int) -> str:

@@ -122,7 +122,8 @@ class Checkpoint:
         """The config of the model that was saved, which every checkpoint of ours carries."""
         try:
             saved = self.content["hyper_parameters"]["model"]
-            return ModelConfig(**{**saved, "moe": MoEConfig(**saved["moe"])})
+            # Older ones do not say whether to compile, which is no part of what was trained.
+            return ModelConfig(**{"compile": "auto", **saved, "moe": MoEConfig(**saved["moe"])})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self.key}: {self.path} carries no model config of ours; pass one that train.py wrote"

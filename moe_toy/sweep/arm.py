@@ -28,6 +28,8 @@ WITHOUT_EFFECT = (
     "data.source.archives",
     "data.source.root",
     "logger",
+    "model.activation_checkpointing",
+    "model.compile",
     "name",
     "run_dir",
     "sweep_name",

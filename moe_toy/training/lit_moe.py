@@ -10,6 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from moe_toy.errors import UserError
+from moe_toy.model.compiled_blocks import compile_blocks, wants_compiled_blocks
 from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
@@ -29,9 +30,11 @@ class LitMoE(LightningModule):
     `train/lr`, and `train/balance_estimate_error/*` where the balance scheme estimates the load of a step.
     """
 
-    def __init__(self, model: MoETransformer, optimizer: OptimizerConfig) -> None:
+    def __init__(self, model: MoETransformer, optimizer: OptimizerConfig, keeps_activations: bool = False) -> None:
+        """`keeps_activations` says that this rank has room for them where `activation_checkpointing` is `auto`."""
         super().__init__()
         self.model = model
+        self.keeps_activations = keeps_activations
         self.optimizer_config = optimizer
         # A checkpoint carries what it takes to build its model again.
         limit = {"locality": model.locality.settings} if model.locality.settings else {}
@@ -41,6 +44,11 @@ class LitMoE(LightningModule):
     def setup(self, stage: str) -> None:
         if self.trainer.datamodule is not None:
             set_epoch(self.trainer, len(self.trainer.datamodule.train_dataloader()))
+        config, strategy = self.model.config, self.trainer.strategy
+        if config.activation_checkpointing == "auto":  # all ranks alike
+            self.model.recomputes_blocks = not strategy.reduce_boolean_decision(self.keeps_activations)
+        if wants_compiled_blocks(self.model, strategy.root_device.type, str(self.trainer.precision)):
+            compile_blocks(self.model.blocks)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         reset_batch_counts(
@@ -62,7 +70,7 @@ class LitMoE(LightningModule):
         needs_trace = self._is_asked_for("needs_training_trace")
         output = self.model(batch.token_ids, only_loss=True, with_trace=needs_trace)
         self.log("train/loss", output.loss.detach(), prog_bar=True)
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
+        self.log("train/lr", torch.tensor(self.optimizers().param_groups[0]["lr"]))  # a number waits for the device
         self.log_dict({f"train/{name}": value for name, value in output.aux_terms.items()})
         trace = {"trace": output.trace.with_domains(batch.domain_ids)} if needs_trace else {}
         return {"loss": output.loss + output.aux_loss, **trace}

@@ -15,12 +15,18 @@ from moe_toy.errors import UserError
 from moe_toy.training.devices import num_devices, runs_on_gpu
 
 if TYPE_CHECKING:
+    from moe_toy.model.config import ModelConfig
     from moe_toy.model.transformer import MoETransformer
 
 log = logging.getLogger(__name__)
 GIB = 2**30
 TIGHT = 0.8
 """From this share of what is free on, a run is warned of."""
+KEPT_BEYOND_FLOOR = 1.7
+"""What is kept on a GPU, as a multiple of the inputs of matrix products: 862 kB a token of the 1.43B model in
+bf16-mixed (the slope from 8,192 to 65,536 tokens on an H200) where these take 532 kB, and some room."""
+KEEPS_BELOW = 0.9
+"""Up to this share of what is free on a GPU, activations are kept."""
 CGROUPS = (  # of a container or a batch job: limit, use, and how the part of it that can be given back is called
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
     (
@@ -52,8 +58,11 @@ class Need:
         return self.weights + self.gradients + self.optimizer
 
 
-def need_of(values: dict[str, Any], model: MoETransformer) -> Need:
-    """Of the run that the config `values` describe; `model` may lie on the meta device."""
+def need_of(values: dict[str, Any], model: MoETransformer, recomputes_blocks: bool | None = None) -> Need:
+    """Of the run that the config `values` describe, unless told otherwise recomputing what it does; `model` may lie on
+    the meta device."""
+    if recomputes_blocks is None:
+        recomputes_blocks = model.recomputes_blocks
     trainer, data = values["trainer"], values["data"]
     precision, on_gpu = str(trainer.get("precision")), _on_gpu(values)
     sizes = [parameter.numel() for parameter in model.parameters()]
@@ -64,14 +73,14 @@ def need_of(values: dict[str, Any], model: MoETransformer) -> Need:
     ranks = num_devices(trainer["devices"], torch.cuda.device_count() if on_gpu else 1)
     if not isinstance(trainer.get("strategy", "auto"), str):  # sharded
         states = [size // (ranks * trainer["num_nodes"]) for size in states]
-    activations = _activations(model, data["batch_size"] * data["sequence_length"], 2 if "16" in precision else width)
+    num_tokens, width = data["batch_size"] * data["sequence_length"], 2 if "16" in precision else width
+    activations = num_tokens * width * _kept_per_token(model.config, recomputes_blocks)
     together = 1 if on_gpu else ranks  # processes that share this memory
     return Need(*(together * size for size in (*states, activations)))
 
 
-def _activations(model: MoETransformer, num_tokens: int, width: int) -> int:
-    """What the backward pass of the blocks needs: their inputs and those of their matrix products."""
-    config = model.config
+def _kept_per_token(config: ModelConfig, recomputes_blocks: bool) -> int:
+    """Numbers that the backward pass of the blocks needs: their inputs and those of their matrix products."""
     kv_size = config.num_kv_heads * config.head_size
     attention = 4 * config.hidden_size + 2 * kv_size
     experts = config.moe.top_k * (config.hidden_size + 3 * config.expert_hidden_size)
@@ -79,8 +88,30 @@ def _activations(model: MoETransformer, num_tokens: int, width: int) -> int:
     num_moe = len(config.moe_layers)
     blocks = [attention + config.hidden_size + experts] * num_moe
     blocks += [attention + config.hidden_size + 3 * config.dense_hidden_size] * (config.num_layers - num_moe)
-    kept = config.num_layers * config.hidden_size + max(blocks) if config.activation_checkpointing else sum(blocks)
-    return num_tokens * kept * width
+    return config.num_layers * config.hidden_size + max(blocks) if recomputes_blocks else sum(blocks)
+
+
+def keeps_activations(values: dict[str, Any], model: MoETransformer) -> bool:
+    """Whether a run whose `model.activation_checkpointing` is `auto` need not recompute blocks: on a GPU, if all that
+    the backward pass needs fits into what is free. Says so in one line."""
+    on_gpu = _on_gpu(values)
+    free = free_memory(on_gpu) if on_gpu else None
+    if values["model"]["activation_checkpointing"] != "auto" or free is None:
+        return False
+    floor = need_of(values, model, recomputes_blocks=False)
+    per_token = (
+        KEPT_BEYOND_FLOOR * floor.activations / (values["data"]["batch_size"] * values["data"]["sequence_length"])
+    )
+    need = floor.states + KEPT_BEYOND_FLOOR * floor.activations
+    fits = need <= KEEPS_BELOW * free
+    log.info(
+        "model.activation_checkpointing=auto: %s (about %.1f GiB with all activations, %.0f kB a token; %.1f GiB free)",
+        "activations are kept" if fits else "blocks are recomputed",
+        need / GIB,
+        per_token / 1e3,
+        free / GIB,
+    )
+    return fits
 
 
 def check_memory(values: dict[str, Any], model: MoETransformer) -> None:

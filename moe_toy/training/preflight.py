@@ -11,11 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.checks.constructors import check_constructors
 from moe_toy.errors import UserError
+from moe_toy.model.compiled_blocks import hindrance_to_compiling
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint import AUTO, Checkpoint
 from moe_toy.training.build import build_model
 from moe_toy.training.config import DataConfig, OptimizerConfig, RunConfig, TrainerConfig
-from moe_toy.training.devices import check_devices
+from moe_toy.training.devices import check_devices, runs_on_gpu
 from moe_toy.training.memory import check_memory
 from moe_toy.training.steps import check_interval, check_whole_steps, micro_batches_per_step
 
@@ -84,6 +85,10 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
                 f"data.{key} ({values['data'][key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
                 f"lower data.{key} or raise model.max_seq_len"
             )
+    device_type = "cuda" if runs_on_gpu(values["trainer"]["accelerator"]) else "cpu"
+    hindrance = hindrance_to_compiling(model, device_type, str(values["trainer"]["precision"]))
+    if model.config.compile is True and hindrance is not None:
+        raise UserError(f"model.compile=true: {hindrance}; use model.compile=auto or trainer.precision=bf16-mixed")
     if model.balancer.looks_ahead and values["trainer"]["overfit_batches"]:
         raise UserError(
             "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "

@@ -17,7 +17,7 @@ from moe_toy.training.build import build_callbacks, build_loggers, build_model
 from moe_toy.training.checkpoint_callback import CheckpointCallback
 from moe_toy.training.config import OptimizerConfig
 from moe_toy.training.lit_moe import LitMoE
-from moe_toy.training.memory import report_out_of_memory
+from moe_toy.training.memory import keeps_activations, report_out_of_memory
 from moe_toy.training.process_state import process_restored
 from moe_toy.training.session import (
     check_tokenizer,
@@ -49,7 +49,9 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     """From the checkpoint `start`, or anew, to the last step."""
     run_dir = Path(cfg.run_dir)
     data = instantiate(cfg.data)
-    module = LitMoE(build_model(cfg), OptimizerConfig(**cfg.optimizer))
+    model = build_model(cfg)
+    fits = keeps_activations(OmegaConf.to_container(cfg, resolve=True), model)
+    module = LitMoE(model, OptimizerConfig(**cfg.optimizer), fits)
     initial = Checkpoint.open(cfg.init_from, "init_from") if start is None and cfg.init_from else None
     if weights := start or initial:
         check_tokenizer(data.tokenizer_file, weights)

@@ -1,5 +1,6 @@
 """Each benchmark runs and prints its figures, at the smallest size: what it measures is not judged here."""
 
+import json
 import re
 import subprocess
 import sys
@@ -32,6 +33,16 @@ def printed(name: str, constants: dict[str, object], arguments: list[str]) -> st
     done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_benchmark_of_a_gpu_writes_its_tables_at_toy_size_on_a_cpu(tmp_path):
+    steps = (("baseline", 2, False, True), ("share1", 2, True, False))
+    out = printed("gpu", {"OUR_STEPS": steps}, ["--device=cpu", "--tiny", "--steps=1", f"--out={tmp_path}"])
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["name"] for row in result["rows"][:2]] == ["moe_toy baseline", "moe_toy share1"]
+    assert all(row["failed"] is None and row["tokens_per_s"] > 0 and row["peak_gib"] is None for row in result["rows"])
+    assert sum(result["shares_of_a_step"].values()) == pytest.approx(1)
+    assert (tmp_path / "gpu.md").read_text() in out
 
 
 @pytest.mark.parametrize("name", SMALLEST)

@@ -198,3 +198,10 @@ def test_curves_online_without_an_account_are_refused(complain, monkeypatch, tmp
 def test_curves_that_stay_here_need_no_account(complain, monkeypatch):
     monkeypatch.setattr(preflight, "is_logged_in", never)
     assert "data.source.path" in complain("data=files")
+
+
+def test_compiling_without_grouped_products_is_refused(refusal):
+    assert "grouped products in bf16 only (given 32-true" in refusal("train", "model.compile=true")
+    steered = ["trainer.precision=bf16-mixed", "locality=document_pool"]
+    assert "steers the router" in refusal("train", "model.compile=true", *steered)
+    assert "model.compile" in refusal("train", "model.compile=maybe")

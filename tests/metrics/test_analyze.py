@@ -220,3 +220,22 @@ def test_threads_are_as_many_afterwards_as_before(golden):
             assert (torch.get_num_threads(), later.submit(torch.get_num_threads).result()) == (2, 2)
     finally:
         torch.set_num_threads(before)
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor on a device that can only say what it is and be copied to the host."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        assert function.__name__ == "__get__", f"{function} ran on the device"
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_a_trace_on_another_device_is_measured_as_on_the_host(golden):
+    trace = golden.trace
+    fields = {name: x.as_subclass(Elsewhere) for name, x in vars(trace).items() if isinstance(x, torch.Tensor)}
+    tables = analyze(trace), analyze(replace(trace, **fields))
+    for name, table in tables[0].items():
+        pd.testing.assert_frame_equal(table, tables[1][name])

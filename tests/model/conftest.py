@@ -28,6 +28,7 @@ MODEL = {
     "norm_eps": 1e-5,
     "init_std": 0.5,
     "activation_checkpointing": False,
+    "compile": False,
 }
 
 

@@ -129,9 +129,9 @@ def test_parameters_are_told_as_far_as_they_are_known(small_results, tmp_path, a
 @pytest.mark.parametrize(
     ("counted", "words"),
     [
-        ({}, "6 sequences × 64 tokens in 3 domains"),
-        ({"num_sequences": 6, "shortest_sequence": 64}, "6 sequences × 64 tokens in 3 domains"),
-        ({"num_sequences": 7, "shortest_sequence": 64}, "7 sequences × 64 tokens in 3 domains"),
+        ({}, "3 domains × 2 sequences × 64 tokens"),
+        ({"num_sequences": 6, "shortest_sequence": 64}, "3 domains × 2 sequences × 64 tokens"),
+        ({"num_sequences": 7, "shortest_sequence": 64}, "7 sequences of 64 tokens in 3 domains"),
         ({"num_sequences": 6, "shortest_sequence": 9}, "6 sequences of 9 to 64 tokens in 3 domains"),
         ({"num_sequences": 3, "shortest_sequence": 9, "domains": ["a"]}, "3 sequences of 9 to 64 tokens ·"),
     ],

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from moe_toy.errors import UserError
 from moe_toy.training import memory, preflight
 from moe_toy.training.build import build_model
-from moe_toy.training.memory import GIB, check_memory, free_memory, need_of, report_out_of_memory
+from moe_toy.training.memory import GIB, check_memory, free_memory, keeps_activations, need_of, report_out_of_memory
 from tests.paths import CONF
 
 
@@ -146,3 +146,42 @@ def test_where_memory_ends_the_way_out_is_one_line(error):
 def test_other_errors_keep_their_traceback(error):
     with pytest.raises(type(error), match=str(error)), report_out_of_memory():
         raise error
+
+
+ON_GPU = ["model=olmoe_1b4", "data.vocab_size=50304", "trainer=gpu", "data.sequence_length=4096"]
+
+
+@pytest.mark.parametrize(("batch_size", "gib", "said"), [(8, 79, "kept"), (16, 79, "recomputed"), (16, 139, "kept")])
+def test_auto_keeps_activations_where_they_fit(planned, free, caplog, batch_size, gib, said):  # noqa: PLR0917
+    free(gib)
+    values, model = planned(*ON_GPU, f"data.batch_size={batch_size}")
+    assert model.recomputes_blocks
+    with caplog.at_level(logging.INFO):
+        assert keeps_activations(values, model) is (said == "kept")
+    (line,) = caplog.messages
+    assert f"are {said} (about" in line
+    assert f"{gib}.0 GiB free" in line
+
+
+def test_the_estimate_of_kept_activations_is_that_of_a_measured_run(planned, free, caplog):
+    free(139)
+    with caplog.at_level(logging.INFO):
+        keeps_activations(*planned(*ON_GPU, "data.batch_size=8"))
+    said = float(caplog.text.split("about ")[1].split(" GiB")[0])
+    assert 46.8 <= said < 1.1 * 46.8  # measured on an H200
+
+
+@pytest.mark.parametrize("setting", ["true", "false"])
+def test_what_is_set_is_not_chosen(planned, free, setting):
+    free(1000)
+    values, model = planned(*ON_GPU, f"model.activation_checkpointing={setting}")
+    assert not keeps_activations(values, model)
+    assert model.recomputes_blocks is (setting == "true")
+
+
+def test_on_a_cpu_auto_recomputes(planned, free):
+    free(1000)
+    values, model = planned("model=olmoe_1b4")
+    assert values["model"]["activation_checkpointing"] == "auto"
+    assert model.recomputes_blocks
+    assert not keeps_activations(values, model)

@@ -1,4 +1,7 @@
+from types import SimpleNamespace
+
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import ProgressBar
 
@@ -6,11 +9,25 @@ from moe_toy.training.build import build_callbacks
 from moe_toy.training.progress_bar import TrainingProgress
 from tests.paths import CONF
 
+LOGGED = {"train/loss": 8.24432, "train/tokens_per_s": 2168.984, "train/lr": 0.1}
+
 
 def test_only_loss_and_speed_are_shown(trainer, recorder, monkeypatch):
-    logged = {"train/loss": 8.24432, "train/tokens_per_s": 2168.984, "train/lr": 0.1}
-    monkeypatch.setattr(type(trainer), "progress_bar_metrics", logged)
+    monkeypatch.setattr(type(trainer), "progress_bar_metrics", LOGGED)
     assert TrainingProgress().get_metrics(trainer, recorder) == {"loss": "8.244", "tokens/s": "2,169"}
+
+
+def test_on_a_gpu_only_logged_steps_are_read(trainer, recorder, monkeypatch):
+    reads, connector = [], SimpleNamespace(should_update_logs=True)
+    monkeypatch.setattr(type(trainer), "progress_bar_metrics", property(lambda self: reads.append(1) or LOGGED))
+    monkeypatch.setattr(trainer, "_logger_connector", connector)
+    bar = TrainingProgress()
+    monkeypatch.setattr(type(recorder), "device", torch.device("cuda"), raising=False)
+    shown = bar.get_metrics(trainer, recorder)
+    assert shown["tokens/s"] == "2,169"
+    connector.should_update_logs = False
+    assert bar.get_metrics(trainer, recorder) == shown
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize("enabled", [True, False])
