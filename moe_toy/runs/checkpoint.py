@@ -76,7 +76,8 @@ class Checkpoint:
     def open_to_continue(cls, path: str | Path) -> Checkpoint:
         """What `ckpt_path` means: of a run directory its newest undamaged checkpoint, else as `open`."""
         run = RunDirectory(Path(path))
-        found = None if is_sharded(run.path) else cls.open_newest(run, str(path))
+        with reading(path):
+            found = None if is_sharded(run.path) else cls.open_newest(run, str(path))
         return found or cls.open(path)
 
     @classmethod

@@ -107,6 +107,8 @@ def test_a_checkpoint_of_before_compile_still_names_its_model(tmp_path, make_con
 def test_errors_of_reading_a_path_are_told_as_such(tmp_path):
     with pytest.raises(UserError, match=r"cannot read x+.* \(File name too long\)"):
         Checkpoint.open("x" * 300)
+    with pytest.raises(UserError, match=r"cannot read x+.* \(File name too long\)"):
+        Checkpoint.open_to_continue("x" * 300)
     (tmp_path / "link").symlink_to("gone")
     with pytest.raises(UserError, match=r"ckpt_path: a link to nothing, given .*link; give a checkpoint"):
         Checkpoint.open(tmp_path / "link")
