@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import lightning
 import torch
 from jaxtyping import Int
+from lightning.pytorch.loggers import CSVLogger
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -138,8 +139,12 @@ class DomainDataModule(lightning.LightningDataModule):
             streams["validation"], self.validation_length, self._validation_blocks(streams["validation"], stage)
         )
         if stage == "fit" and self.trainer.max_steps > 0 and self._rank == 0:
-            seen = times_seen(self.training_order, self.trainer.max_steps * self._samples_per_step)
-            log_times_seen(dict(zip(self.domains, seen, strict=True)), dict(zip(self.domains, sizes, strict=True)))
+            times = times_seen(self.training_order, self.trainer.max_steps * self._samples_per_step)
+            seen = dict(zip(self.domains, times, strict=True))
+            log_times_seen(seen, dict(zip(self.domains, sizes, strict=True)))
+            for logger in self.trainer.loggers:
+                if not isinstance(logger, CSVLogger):  # which would write it into a file of its own
+                    logger.log_hyperparams({"times_seen": seen})
 
     @cached_property
     def token_bytes(self) -> Int[Tensor, " vocab"]:

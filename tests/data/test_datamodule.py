@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 
 from moe_toy.data.batches import even_batches
@@ -233,6 +234,21 @@ def test_a_wrong_configuration_is_one_line(folder, changes, message):
     with pytest.raises(UserError, match=message) as error:
         ready(folder, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_how_often_each_token_is_seen_is_said_and_logged(folder, caplog):
+    told = []
+    data = ready(folder, max_steps=50, weights={"animals": 1, "colours": 0, "digits": 3})
+    data.trainer.loggers = [SimpleNamespace(log_hyperparams=told.append), CSVLogger(folder)]
+    with caplog.at_level("INFO"):
+        data.setup("validate")
+        assert not caplog.messages
+        data.setup("fit")
+    drawn = [data.training_order[i][0] for i in range(1024)]
+    [seen] = [config["times_seen"] for config in told]
+    for index, domain in enumerate(data.domains):
+        assert seen[domain] == pytest.approx(100 * drawn.count(index) / 1024 / data.training_order.sizes[index])
+    assert any(message.startswith("Each token is seen: animals ") for message in caplog.messages)
 
 
 def test_a_domain_too_small_is_refused_before_its_tokenizer_is_kept(folder):
