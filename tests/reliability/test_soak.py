@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tests.reliability.soak import Soak, soak
+from tests.reliability.soak import Soak, exit_code, soak
 from tests.small_run import EIGHT_EXPERTS, SMALL
 
 
@@ -25,3 +25,4 @@ def test_growth_and_slowing_down_are_seen():
     assert leaky.memory_growth() == pytest.approx(2.0)
     assert leaky.more_files() == 3
     assert leaky.throughput_kept() == pytest.approx(0.9)
+    assert (exit_code(leaky, 10), exit_code(leaky, 1)) == (1, 0)  # a minute cannot tell
