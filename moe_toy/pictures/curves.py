@@ -40,8 +40,8 @@ FAMILIES = {
 }
 """Panels with a line for every key that begins so."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito: safe for colour-blind readers
-LINES_BY_COLUMN = 6
-"""Of a legend."""
+LINES_BY_COLUMN, MOST_NAMED, LONGEST_NAME = 6, 24, 20
+"""Of a legend. Beyond so many lines there is none, which would leave no room for them."""
 
 
 def draw_curves(metrics: pd.DataFrame) -> Figure:
@@ -66,12 +66,15 @@ def draw_panel(
         if key in metrics:
             points = metrics[[STEP, key]].dropna()
             marker = "" if key.startswith("train/") else "o"
-            axis.plot(points[STEP], points[key], color=colour, label=labels[key], marker=marker, markersize=3)
-    axis.set_title(title, fontsize=10)
+            axis.plot(
+                points[STEP], points[key], color=colour, label=labels[key][:LONGEST_NAME], marker=marker, markersize=3
+            )
+    named = len(axis.lines) <= MOST_NAMED
+    axis.set_title(title if named else f"{title} ({len(axis.lines)} lines)", fontsize=10)
     axis.set_xlabel("optimiser step", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)
-    if axis.has_data():
+    if axis.has_data() and named:
         axis.legend(fontsize=8, frameon=False, ncols=1 + len(axis.lines) // LINES_BY_COLUMN)
 
 

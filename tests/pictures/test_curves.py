@@ -1,3 +1,5 @@
+import warnings
+
 import pandas as pd
 import pytest
 
@@ -36,3 +38,17 @@ def test_curves_are_saved_beside_the_numbers(tmp_path):
 def test_a_run_without_numbers_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no metrics.csv in"):
         save_curves(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "named"), [(24, True), (300, False)])
+def test_hundreds_of_domains_leave_room_for_their_curves(number, named):
+    domains = {f"consistency/srp@16/domain/domain {i} of a long name": [0.5, None, 0.4] for i in range(number)}
+    figure = draw_curves(METRICS[["step", "val/loss"]].assign(**domains))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of matplotlib, when there is no room
+        figure.draw_without_rendering()
+    by_domain = figure.axes[4]
+    assert len(by_domain.lines) == number
+    assert (by_domain.get_legend() is not None) == named
+    assert by_domain.get_title() == "SRP over 16 tokens, by domain" + ("" if named else " (300 lines)")
+    assert by_domain.get_position().width > 0.1
