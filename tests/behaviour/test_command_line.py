@@ -48,6 +48,7 @@ def complain(refusal, monkeypatch):
         (["debug=overfit", "ckpt_path=auto"], ["ckpt_path=auto", "trainer.overfit_batches", "start anew"]),
         (["data.weights={books: much}"], ["data.weights", "valid number"]),
         (["data.weights={books: 1}"], ["data.weights has no weight for web"]),
+        (["data=run"], ["data=run has no data.vocab_size", "choose another data="]),
         (["data=files"], ["data.source.path"]),
         (["data=files", "data.source.path=nowhere"], ["nowhere", "not a folder"]),
         (["data.domains=[books,novels]"], ["novels", "books"]),
