@@ -103,9 +103,7 @@ def explain(error: Exception, arguments: list[str], keys: Callable[[], list[str]
     if match := re.search(r"Interpolation key '(.+?)' not found", text):
         group = match[1].partition(".")[0]
         chosen = next((argument for argument in arguments if argument.startswith(f"{group}=")), f"{group}=")
-        return one_line(
-            f"{chosen} has no {match[1]}, for which others ask; choose another {group}=, or add it"
-        )
+        return one_line(f"{chosen} has no {match[1]}, for which others ask; choose another {group}=, or add it")
     text = re.sub(r"\s*full_key: \S*|\s*object_type=\S*|Set the environment variable HYDRA_FULL_ERROR.*", "", text)
     return one_line(re.sub(r"\n\t", " ", text))
 

@@ -105,8 +105,8 @@ class DomainDataModule(lightning.LightningDataModule):
 
     def prepare_data(self) -> None:
         self.check()
-        self.source.prepare()
         try:
+            self.source.prepare()
             path = prepare_tokenizer(self.source, **self._tokenizer_options, check=self._check_tokens)
             tokenize(self.source, Tokenizer.load(path), self.root)
         except OSError as error:

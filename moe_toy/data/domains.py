@@ -25,6 +25,8 @@ from moe_toy.errors import UserError
 from moe_toy.files.digest import file_digest
 
 log = logging.getLogger(__name__)
+SHOWN = 4
+"""Small domains of which is said how they are divided."""
 Fraction = Annotated[float, Field(gt=0, le=1)]
 """Of the text that is for validation."""
 
@@ -113,9 +115,12 @@ class FileDomains(TextSource):
                 )
 
     def prepare(self) -> None:
-        for domain in [] if self._is_divided else self.domains:
-            if remark := self._division(domain).remark:
-                _say_once(f"{domain} is small: {remark}")
+        remarks = {d: self._division(d).remark for d in ([] if self._is_divided else self.domains)}
+        small = {domain: remark for domain, remark in remarks.items() if remark}
+        for domain in list(small)[:SHOWN]:
+            _say_once(f"{domain} is small: {small[domain]}")
+        if len(small) > SHOWN:
+            _say_once(f"and so are {len(small) - SHOWN} more domains")
 
     def documents(self, domain: str, split: Split) -> Iterator[str]:
         paths = self._files[split][domain]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from unicodedata import category
@@ -47,9 +48,19 @@ def split_folders(path: Path) -> dict[Split, Path] | None:
     return folders
 
 
+@dataclass
+class Seen:
+    """What was found so far, so that no text is read twice."""
+
+    folders: set[Path] = field(default_factory=set)
+    """Outside of the folder of text, to which links lead."""
+    files: dict[tuple[int, int], Path] = field(default_factory=dict)
+    """By device and inode, which links share."""
+
+
 def files_by_split(path: Path) -> dict[Split, dict[str, list[Path]]]:
     """The files of each domain, in order; of both splits together where `path` is not divided by splits."""
-    seen: set[Path] = set()
+    seen = Seen()
     folders = split_folders(path)
     if folders is None:
         return dict.fromkeys(SPLITS, _files_by_domain(path, path, seen))
@@ -63,7 +74,7 @@ def files_by_split(path: Path) -> dict[Split, dict[str, list[Path]]]:
     return files
 
 
-def _files_by_domain(folder: Path, root: Path, seen: set[Path]) -> dict[str, list[Path]]:
+def _files_by_domain(folder: Path, root: Path, seen: Seen) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     with reading(folder):
         found = sorted(_walk(folder, root, seen))
@@ -71,8 +82,11 @@ def _files_by_domain(folder: Path, root: Path, seen: set[Path]) -> dict[str, lis
         relative = path.relative_to(folder)
         if file_type(path) not in FILE_TYPES:
             raise UserError(f"{path}: unknown file type {path.suffix!r}; use {', '.join(FILE_TYPES)} or move it away")
-        if path.stat().st_size == 0:
+        stat = path.stat()
+        if stat.st_size == 0:
             raise UserError(f"{path} is empty; fill or remove it")
+        if stat.st_ino and (other := seen.files.setdefault((stat.st_dev, stat.st_ino), path)) != path:
+            raise UserError(f"{other} and {path} are links to one file, whose text would be read twice; remove one")
         domain = relative.parts[0] if len(relative.parts) > 1 else path.stem
         if len(domain.encode()) > LONGEST_NAME:
             raise UserError(f"the domain {domain[:20]}... in {folder} has more than {LONGEST_NAME} bytes; rename it")
@@ -83,7 +97,7 @@ def _files_by_domain(folder: Path, root: Path, seen: set[Path]) -> dict[str, lis
     return files
 
 
-def _walk(folder: Path, root: Path, seen: set[Path]) -> Iterator[Path]:
+def _walk(folder: Path, root: Path, seen: Seen) -> Iterator[Path]:
     """Every file below a folder that is not hidden, through links as well, each once."""
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -99,8 +113,8 @@ def _walk(folder: Path, root: Path, seen: set[Path]) -> Iterator[Path]:
         yield from (Path(place) / name for name in names)
 
 
-def _check_link(path: Path, root: Path, seen: set[Path]) -> None:
-    """Refuse a link that leads in a circle, or to text that is read already; `seen` are folders outside of `root`."""
+def _check_link(path: Path, root: Path, seen: Seen) -> None:
+    """Refuse a link that leads in a circle, or to a folder or file within `root`, or to a folder seen already."""
     real = path.resolve()
     place = path.parent.resolve()
     if real in {place, *place.parents}:
@@ -110,9 +124,9 @@ def _check_link(path: Path, root: Path, seen: set[Path]) -> None:
         raise UserError(f"{path} is a link to {real}, whose text is read already; remove it")
     if not real.is_dir():
         return
-    if any(real.is_relative_to(other) or other.is_relative_to(real) for other in seen):
+    if any(real.is_relative_to(other) or other.is_relative_to(real) for other in seen.folders):
         raise UserError(f"{path} is a link to {real}, whose text another link gives already; remove one of them")
-    seen.add(real)
+    seen.folders.add(real)
 
 
 def _refuse(error: OSError) -> None:
@@ -130,3 +144,7 @@ def _refuse_splits_as_domains(folder: Path, files: dict[str, list[Path]]) -> Non
                 f"{place} holds {min(a)} and {min(b)}, which are splits and no domains; let them be "
                 f"{folder}/train/NAME and {folder}/validation/NAME with the name of the domain, or rename them"
             )
+    if alone := sorted(domain for domain in files if domain.lower() in HELD_OUT):
+        raise UserError(
+            f"{folder} holds {alone[0]}, which would be trained on; move it away, or rename it if it is a domain"
+        )

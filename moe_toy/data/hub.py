@@ -58,10 +58,12 @@ class HubDomains(TextSource):
     def prepare(self) -> None:
         for domain in self.domains:
             folder = self._domain_folder(domain)
+            moved_last = folder / f"{domain}-train.parquet"  # where it is, the domain is complete
+            if moved_last.exists():
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / "lock"):
-                # Train is moved in last: where it is, the domain is complete.
-                if not (folder / f"{domain}-train.parquet").exists():
+                if not moved_last.exists():
                     self._fetch(domain, folder)
 
     def documents(self, domain: str, split: Split) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pandas as pd
@@ -167,8 +168,15 @@ def test_an_error_of_a_reader_ends_in_one_line(command, run_dir, tmp_path, monke
 def test_an_interrupted_measurement_goes_on_from_its_store(run_dir, tmp_path):
     out = tmp_path / "out"
     arguments = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]
-    slow = [sys.executable, "evaluate.py", *arguments, "offload.delay_ms=50", f"out_dir={out}"]
-    process = subprocess.Popen(slow, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    slow = [sys.executable, "evaluate.py", *arguments, "offload.delay_ms=20", f"out_dir={out}"]
+    process = subprocess.Popen(
+        slow,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (a shell may have ignored it)
+    )
     for line in process.stdout:
         if "Decoding fruit 0, back" in line:
             process.send_signal(signal.SIGINT)
@@ -177,4 +185,4 @@ def test_an_interrupted_measurement_goes_on_from_its_store(run_dir, tmp_path):
     assert process.wait() == 128 + signal.SIGINT
     parts = {path.name for path in (out / offloading.FOLDER).iterdir()}
     assert {"experts.bin", "0000-0.parquet"} <= parts
-    assert "offload" in run(out, *arguments, "offload.delay_ms=50").tables
+    assert "offload" in run(out, *arguments, "offload.delay_ms=20").tables

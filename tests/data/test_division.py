@@ -93,3 +93,12 @@ def test_another_division_is_another_text(tmp_path):
     usual = files(tmp_path)
     usual._divisions["prose"] = divide(lambda size: [], 1.0, 20_000)
     assert few.fingerprint() == files(tmp_path).fingerprint() != usual.fingerprint()
+
+
+def test_hundreds_of_small_domains_are_told_of_in_a_few_lines(tmp_path, caplog):
+    for number in range(30):
+        (tmp_path / f"d{number}.txt").write_text(paragraphs(3, first=100 * number))
+    with caplog.at_level("INFO"):
+        files(tmp_path).prepare()
+    assert len(caplog.messages) == 5
+    assert caplog.messages[-1] == "and so are 26 more domains"

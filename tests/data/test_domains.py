@@ -264,7 +264,8 @@ def test_links_to_folders_and_files_are_followed(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
-    (folder / "file.jsonl").symlink_to(tmp_path / "elsewhere" / "more" / "a.jsonl")
+    write_jsonl(tmp_path / "b.jsonl", ["three", "four"])
+    (folder / "file.jsonl").symlink_to(tmp_path / "b.jsonl")
     source = files(folder)
     assert source.domains == ("file", "linked")
     texts = [*source.documents("linked", "train"), *source.documents("linked", "validation")]

@@ -90,3 +90,36 @@ def test_names_in_any_script_are_names(tmp_path):
     names = ["a b", "k=v", "it's", "książki", "كتب", "👩‍💻"]
     write(*(tmp_path / name / "a.txt" for name in names))
     assert sorted(files_by_split(tmp_path)["train"]) == sorted(names)
+
+
+def test_two_links_to_one_file_elsewhere_would_validate_on_training_text(tmp_path):
+    write(tmp_path / "elsewhere.jsonl")
+    for split in ("train", "validation"):
+        (tmp_path / "text" / split).mkdir(parents=True)
+        (tmp_path / "text" / split / "a.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(UserError, match=r"train/a.jsonl and \S+validation/a.jsonl are links to one file"):
+        files_by_split(tmp_path / "text")
+
+
+def test_hard_links_would_double_a_text(tmp_path):
+    write(tmp_path / "a.txt")
+    (tmp_path / "b.txt").hardlink_to(tmp_path / "a.txt")
+    with pytest.raises(UserError, match=r"a.txt and \S+b.txt are links to one file, whose text would be read twice"):
+        files_by_split(tmp_path)
+
+
+def test_a_link_to_a_folder_and_one_to_a_file_in_it_are_one_text(tmp_path):
+    write(tmp_path / "elsewhere" / "a.txt")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "folder").symlink_to(tmp_path / "elsewhere")
+    assert list(files_by_split(tmp_path / "text")["train"]) == ["folder"]
+    (tmp_path / "text" / "file.txt").symlink_to(tmp_path / "elsewhere" / "a.txt")
+    with pytest.raises(UserError, match="are links to one file"):
+        files_by_split(tmp_path / "text")
+
+
+@pytest.mark.parametrize("held_out", ["test/a.txt", "Eval.jsonl", "heldout/b.txt"])
+def test_what_is_held_out_by_its_name_is_not_trained_on(tmp_path, held_out):
+    write(tmp_path / "books" / "a.txt", tmp_path / held_out)
+    with pytest.raises(UserError, match="which would be trained on; move it away, or rename it if it is a domain"):
+        files_by_split(tmp_path)
