@@ -51,6 +51,18 @@ def test_it_is_fetched_once(tmp_path, jsonl):
     assert (len(texts(again)), again.fingerprint()) == (100, before)
 
 
+def test_what_is_there_is_read_where_nothing_may_be_written(tmp_path, jsonl, monkeypatch):
+    hub(tmp_path, jsonl).prepare()
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("moe_toy.data.hub.FileLock", refuse)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    hub(tmp_path, jsonl).prepare()
+    assert len(texts(hub(tmp_path, jsonl))) == 100
+
+
 def test_another_request_is_fetched_anew(tmp_path, jsonl):
     few, all_ = hub(tmp_path, jsonl, max_documents=5), hub(tmp_path, jsonl)
     few.prepare()
