@@ -7,24 +7,22 @@ assembled 11-domain corpus. Configurations pick one by `_target_`; everything do
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, PositiveInt
 
 from moe_toy.data.division import Division, divide
-from moe_toy.data.folders import SPLITS, Split, files_by_split, split_folders
-from moe_toy.data.readers import check_file, read_documents
+from moe_toy.data.folders import SPLITS, Split, files_by_split
+from moe_toy.data.readers import check_file, log_once, read_documents
 from moe_toy.errors import UserError
 from moe_toy.files.digest import file_digest
 
-log = logging.getLogger(__name__)
 SHOWN = 4
 """Small domains of which is said how they are divided."""
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -118,9 +116,9 @@ class FileDomains(TextSource):
         remarks = {d: self._division(d).remark for d in ([] if self._is_divided else self.domains)}
         small = {domain: remark for domain, remark in remarks.items() if remark}
         for domain in list(small)[:SHOWN]:
-            _say_once(f"{domain} is small: {small[domain]}")
+            log_once(f"{domain} is small: {small[domain]}")
         if len(small) > SHOWN:
-            _say_once(f"and so are {len(small) - SHOWN} more domains")
+            log_once(f"and so are {len(small) - SHOWN} more domains")
 
     def documents(self, domain: str, split: Split) -> Iterator[str]:
         paths = self._files[split][domain]
@@ -149,10 +147,10 @@ class FileDomains(TextSource):
             raise UserError(f"{given}; give one that holds a sub-folder or file per domain")
         return files_by_split(self.path)
 
-    @cached_property
+    @property
     def _is_divided(self) -> bool:
-        """By folders."""
-        return split_folders(self.path) is not None
+        """By folders: where it is not, both splits are of the same files."""
+        return self._files["train"] is not self._files["validation"]
 
     def _division(self, domain: str) -> Division:
         if domain not in self._divisions:
@@ -162,12 +160,6 @@ class FileDomains(TextSource):
 
     def _read(self, paths: Sequence[Path], max_characters: int) -> Iterator[str]:
         return (text for path in paths for text in read_documents(path, max_characters))
-
-
-@lru_cache(maxsize=1000)
-def _say_once(words: str) -> None:
-    """A run gets its text ready several times."""
-    log.info(words)
 
 
 def files_fingerprint(files: Iterable[tuple[str, Path]], *options: object) -> str:

@@ -13,15 +13,7 @@ from filelock import FileLock
 from pydantic import PositiveInt
 
 from moe_toy.data.division import hash_of
-from moe_toy.data.domains import (
-    SPLITS,
-    Fraction,
-    Split,
-    TextSource,
-    data_root,
-    digest,
-    files_fingerprint,
-)
+from moe_toy.data.domains import SPLITS, Fraction, Split, TextSource, data_root, digest, files_fingerprint
 from moe_toy.data.readers import read_parquet
 from moe_toy.errors import UserError
 

@@ -63,7 +63,7 @@ def _whole_rows(path: Path) -> Iterator[str]:
                         yield text
     except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); write it again") from error
-    _say_once_how_many_are_null(path, num_nulls)
+    _tell_of_nulls(path, num_nulls)
 
 
 def _read_jsonl(path: Path) -> Iterator[str]:
@@ -82,14 +82,18 @@ def _read_jsonl(path: Path) -> Iterator[str]:
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise UserError(f"{path} line {number} has no string `text`: {line.strip()[:60]!r}; add the field")
         yield row["text"].encode("utf-8", "replace").decode()  # JSON may spell halves of characters
-    _say_once_how_many_are_null(path, num_nulls)
+    _tell_of_nulls(path, num_nulls)
+
+
+def _tell_of_nulls(path: Path, number: int) -> None:
+    if number:
+        log_once(f"{path}: {number} null texts are left out")
 
 
 @lru_cache(maxsize=1000)
-def _say_once_how_many_are_null(path: Path, number: int) -> None:
-    """A run reads its text several times."""
-    if number:
-        log.info("%s: %d null texts are left out", path, number)
+def log_once(words: str) -> None:
+    """In a process: a run gets its text ready and reads it several times."""
+    log.info(words)
 
 
 def _pieces(lines: Iterable[str], max_characters: int) -> Iterator[str]:

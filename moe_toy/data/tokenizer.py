@@ -143,8 +143,8 @@ def prepare_tokenizer(
     """The file of the tokenizer, made if it is not there. Nothing is written of one that does not pass `check`.
 
     `name` is a file, a folder with a tokenizer.json or a hub name; None trains on the first documents of every domain
-    until they have `sample_bytes`, of which no document gives more. Cached by what it was trained on, so a changed text
-    trains again.
+    until they have `sample_bytes`, of which no document gives more: up to twice as many, where the last is long. Cached
+    by what it was trained on, so a changed text trains again.
     """
     path = tokenizer_path(source, name=name, vocab_size=vocab_size, sample_bytes=sample_bytes, root=root)
     if path.exists():
