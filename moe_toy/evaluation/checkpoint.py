@@ -30,7 +30,7 @@ from moe_toy.evaluation.target import (
     check_device,
     in_eval_mode,
 )
-from moe_toy.files.reading import UnreadableError, reading
+from moe_toy.files.reading import reading
 from moe_toy.locality.base import LocalityScheme
 from moe_toy.locality.cache_prior import CachePrior
 from moe_toy.model.config import ModelConfig
@@ -197,13 +197,11 @@ class CheckpointTarget(ModelTarget):
         path = self._run.config
         if not path.is_file():
             return {}
-        try:
-            with reading(path):
+        with reading(path):
+            try:
                 config = yaml.safe_load(path.read_text())
-        except UnreadableError:
-            raise
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); mend or remove it") from error
+            except (yaml.YAMLError, ValueError, RecursionError) as error:
+                raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); mend or remove it") from error
         if not isinstance(config, dict):
             raise UserError(f"{path} holds no keys with values; mend or remove it")
         return config

@@ -12,7 +12,7 @@ from typing import Any
 from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
 from moe_toy.files.lock import LOCK, lock_directory
-from moe_toy.files.reading import UnreadableError, reading
+from moe_toy.files.reading import reading
 
 IDENTITY = "evaluation.json"
 PART = f"{IDENTITY}.part"
@@ -40,13 +40,11 @@ class OutputFolder:
             raise UserError(f"out_dir={self.path} is a file; choose a folder")
         if not self.path.exists() or {file.name for file in self.path.iterdir()} <= {LOCK, PART}:
             return
-        try:
-            with reading(self.path / IDENTITY):
+        with reading(self.path / IDENTITY):
+            try:
                 held = json.loads((self.path / IDENTITY).read_text())
-        except UnreadableError:
-            raise
-        except (FileNotFoundError, ValueError):
-            raise UserError(f"out_dir={self.path} holds files of something else; choose another out_dir") from None
+            except (FileNotFoundError, ValueError):
+                raise UserError(f"out_dir={self.path} holds files of something else; choose another out_dir") from None
         difference = first_difference(held, json.loads(json.dumps(identity)))
         if difference is not None:
             raise UserError(

@@ -19,7 +19,7 @@ from moe_toy.data.hub import HubDomains
 from moe_toy.errors import UserError
 from moe_toy.evaluation.samples import Text, words_of
 from moe_toy.evaluation.target import RunDescription
-from moe_toy.files.reading import UnreadableError, reading
+from moe_toy.files.reading import reading
 from moe_toy.runs.run_directory import RunDirectory
 
 SOURCES: dict[str, type[TextSource]] = {cls.__name__: cls for cls in (CorpusDomains, FileDomains, HubDomains)}
@@ -123,15 +123,13 @@ def source_of(settings: Any, place: Path, root: str | Path | None) -> TextSource
 def recorded_fingerprint(run_dir: Path) -> str | None:
     """Of the text that a run was trained on; None where it recorded none."""
     path = RunDirectory(run_dir).text
-    try:
-        with reading(path):
+    with reading(path):
+        try:
             return str(json.loads(path.read_text())["fingerprint"])
-    except FileNotFoundError:
-        return None
-    except UnreadableError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); remove it") from error
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); remove it") from error
 
 
 def other_place(source: TextSource) -> str:

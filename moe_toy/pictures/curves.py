@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from moe_toy.checks.mistakes import report_user_errors
 from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
-from moe_toy.files.reading import UnreadableError, reading
+from moe_toy.files.reading import reading
 from moe_toy.runs.curve_keys import CONSISTENCY, LOAD, SPECIALIZATION, present_name
 from moe_toy.runs.run_directory import METRICS, RunDirectory
 
@@ -84,14 +84,12 @@ def save_curves(run_dir: Path) -> Path:
     if not source.is_file():
         raise UserError(f"no {METRICS} in {run_dir}; give the directory of a run that logged to CSV")
     target = RunDirectory(run_dir).curves
-    try:
-        with reading(source):
+    with reading(source):
+        try:
             metrics = pd.read_csv(source).rename(columns=present_name)
-        metrics[STEP].astype(float)
-    except UnreadableError:
-        raise
-    except (ValueError, KeyError) as error:  # what pandas raises on damage
-        raise UserError(f"{source} is not what a run wrote ({error}); restore it") from None
+            metrics[STEP].astype(float)
+        except (ValueError, KeyError) as error:  # what pandas raises on damage
+            raise UserError(f"{source} is not what a run wrote ({error}); restore it") from None
     with save_atomically(target) as part:
         draw_curves(metrics).savefig(part, dpi=130, format="png")
     return target

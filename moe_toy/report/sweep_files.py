@@ -52,18 +52,16 @@ def read_metrics(run_dir: Path) -> pd.DataFrame | None:
     import pandas as pd  # half a second
 
     path = RunDirectory(run_dir).metrics
-    try:
-        with reading(path):
+    with reading(path):
+        try:
             metrics = pd.read_csv(path, dtype=float)
-        if metrics.empty or "step" not in metrics:
-            raise ValueError("it holds no steps")
-    except FileNotFoundError:
-        return None
-    except UnreadableError:
-        raise
-    except ValueError as error:  # what pandas raises on damage
-        raise UserError(
-            f"{path} is damaged ({' '.join(str(error).split())}); remove its directory and run the sweep's command "
-            "again to train this arm anew"
-        ) from None
+            if metrics.empty or "step" not in metrics:
+                raise ValueError("it holds no steps")
+        except FileNotFoundError:
+            return None
+        except ValueError as error:  # what pandas raises on damage
+            raise UserError(
+                f"{path} is damaged ({' '.join(str(error).split())}); remove its directory and run the sweep's command "
+                "again to train this arm anew"
+            ) from None
     return metrics.rename(columns=present_name)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from moe_toy.errors import UserError
-from moe_toy.files.reading import UnreadableError, reading
+from moe_toy.files.reading import reading
 from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.sweep.record import Record, read_record
@@ -78,20 +78,18 @@ class Arm:
     def changes(self) -> list[str]:
         """How its config differs from the one that its directory was made with."""
         path = RunDirectory(self.directory).config
-        try:
-            with reading(path):
+        with reading(path):
+            try:
                 text = path.read_text()
-            moved = text.replace(str(yaml.safe_load(text)["run_dir"]), str(self.directory))  # the folder may have been
-            before, now = dict(flat(yaml.safe_load(moved))), dict(flat(self.config))
-        except FileNotFoundError:
-            return []
-        except UnreadableError:
-            raise
-        except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError):
-            raise UserError(
-                f"{path} is damaged; remove it if the config of this arm is as it was, or remove {self.directory} to "
-                "train it anew"
-            ) from None
+                moved = text.replace(str(yaml.safe_load(text)["run_dir"]), str(self.directory))  # it may have been
+                before, now = dict(flat(yaml.safe_load(moved))), dict(flat(self.config))
+            except FileNotFoundError:
+                return []
+            except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError):
+                raise UserError(
+                    f"{path} is damaged; remove it if the config of this arm is as it was, or remove {self.directory} "
+                    "to train it anew"
+                ) from None
         return [
             f"{key} was {before.get(key, 'absent')}, is now {now.get(key, 'absent')}"
             for key in sorted(before.keys() | now.keys())

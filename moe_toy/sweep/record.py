@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from moe_toy.files.atomic import save_atomically
-from moe_toy.files.reading import UnreadableError, reading
+from moe_toy.files.reading import reading
 
 RECORD = "arm.json"
 
@@ -41,15 +41,13 @@ class Record:
 
 def read_record(directory: Path) -> Record:
     """An arm recorded as running is `INTERRUPTED` once no process holds its lock."""
-    try:
-        with reading(directory / RECORD):
+    with reading(directory / RECORD):
+        try:
             saved = json.loads((directory / RECORD).read_text())
-        about = saved.get("identity"), saved.get("choices", {})
-        record = Record(State(saved["state"]), float(saved["seconds"]), saved["error"], *about)
-    except UnreadableError:
-        raise
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # nothing there, or damaged by hand
-        return Record()
+            about = saved.get("identity"), saved.get("choices", {})
+            record = Record(State(saved["state"]), float(saved["seconds"]), saved["error"], *about)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # nothing there, or damaged by hand
+            return Record()
     if record.state is State.RUNNING and not is_locked(directory):
         return replace(record, state=State.INTERRUPTED)
     return record
