@@ -28,6 +28,7 @@ from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.trace_file import load_trace, save_trace
 from moe_toy.training import preflight
+from tests.evaluate_run import QUICK, run_evaluation
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF, ROOT
@@ -36,7 +37,6 @@ from tests.small_run import EIGHT_EXPERTS, SMALL, WORDS
 
 TABLES = {"srp", "cache", "specialization", "load", "tokens", "balance", "nulls", "correlations", "loss", "text"}
 TABLES |= {"experts", "positions", "coactivation"}
-QUICK = ["metrics.segment_lengths=[4,16]", "metrics.cache_stride=1", "metrics.intervals=false", "threads=1"]
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +68,7 @@ def tokenizer_file(cache, run_dir):
 
 
 def run(out_dir, *overrides: str) -> Results:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("evaluate", [*QUICK, *overrides, f"out_dir={out_dir}"])
-    command.check(cfg)
-    command.prepare(cfg)
-    evaluate.main.__wrapped__(cfg)
-    return Results.load(out_dir)
+    return run_evaluation(out_dir, *QUICK, *overrides)
 
 
 BRIEF = ["data.validation_samples=2", "data.validation_length=32", "metrics.min_token_count=2"]

@@ -6,14 +6,13 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-import evaluate
 import train
 from moe_toy import evaluate as notebook_evaluate
 from moe_toy.errors import UserError
-from moe_toy.evaluation import command as evaluation
 from moe_toy.export.to_huggingface import export
 from moe_toy.results import Results
 from moe_toy.training import preflight
+from tests.evaluate_run import run_evaluation
 from tests.paths import CONF
 from tests.small_run import EIGHT_EXPERTS, SMALL
 
@@ -49,12 +48,7 @@ def trained(run_dir, *overrides: str):
 
 def evaluated(out_dir, run_dir, *overrides: str) -> Results:
     quick = ["metrics.segment_lengths=[16]", "metrics.intervals=false", "metrics.min_token_count=2", "threads=1"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("evaluate", [*quick, f"target.path={run_dir}", f"out_dir={out_dir}", *overrides])
-    evaluation.check(cfg)
-    evaluation.prepare(cfg)
-    evaluate.main.__wrapped__(cfg)
-    return Results.load(out_dir)
+    return run_evaluation(out_dir, *quick, f"target.path={run_dir}", *overrides)
 
 
 def last_validation(run_dir) -> dict[str, float]:

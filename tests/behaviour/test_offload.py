@@ -21,11 +21,12 @@ from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.trace_file import save_trace
 from moe_toy.training import preflight
+from tests import evaluate_run
+from tests.evaluate_run import run_evaluation
 from tests.paths import CONF, ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL
 
-QUICK = ["metrics.segment_lengths=[4,16]", "metrics.cache_stride=1", "metrics.intervals=false", "threads=1"]
-QUICK += ["metrics.min_token_count=2", "data.validation_samples=2"]
+QUICK = [*evaluate_run.QUICK, "metrics.min_token_count=2", "data.validation_samples=2"]
 FEW = ["offload.cache_ratios=[1,2]", "offload.policies=[lru]", "offload.prompt_length=8", "offload.decode_length=6"]
 
 
@@ -42,12 +43,7 @@ def run_dir(texts, tmp_path_factory):
 
 
 def run(out_dir, *overrides: str) -> Results:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("evaluate", [*QUICK, *overrides, f"out_dir={out_dir}"])
-    command.check(cfg)
-    command.prepare(cfg)
-    evaluate.main.__wrapped__(cfg)
-    return Results.load(out_dir)
+    return run_evaluation(out_dir, *QUICK, *overrides)
 
 
 @pytest.mark.parametrize("store", ["disk", "page_cache", "host"])
