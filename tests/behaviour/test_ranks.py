@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from moe_toy.errors import UserError
 from moe_toy.runs.checkpoint import Checkpoint
@@ -46,12 +47,18 @@ def launch(num_ranks: int, jobs: list[tuple[Path, list[str]]], folder: Path) -> 
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command += ["-m", "tests.rank", str(folder / "jobs.json")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    first_error = max(done.stderr.find("Traceback"), 0)  # torchrun's own summary comes last, and is long
+    assert done.returncode == 0, done.stderr[first_error:][:6000]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("ranks")
+def folder(tmp_path_factory, worker_id):
+    """One for all workers of pytest-xdist, so that the launch on two ranks is made once."""
+    if worker_id == "master":
+        return tmp_path_factory.mktemp("ranks")
+    shared = tmp_path_factory.getbasetemp().parent / "ranks"
+    shared.mkdir(exist_ok=True)
+    return shared
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +90,11 @@ def on_two_ranks(common, two_steps, folder):
     for name, scheme in FIVE_STEPS.items():
         overrides = [*common, f"trainer={name}", *ON_CPUS, "trainer.devices=2", "trainer.max_steps=5", *scheme]
         jobs.append((folder / f"ranks-{name}", [*overrides, "callbacks.checkpoint.keep_last=9"]))
-    launch(2, jobs, folder)
+    done = folder / "launched"
+    with FileLock(folder / "launch.lock"):
+        if not done.exists():
+            launch(2, jobs, folder)
+            done.touch()
     return {run_dir.name.removeprefix("ranks-"): run_dir for run_dir, _ in jobs}
 
 
