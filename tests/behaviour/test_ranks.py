@@ -53,6 +53,8 @@ def launch(num_ranks: int, jobs: list[tuple[Path, list[str]]], folder: Path) -> 
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command += ["-m", "tests.rank", str(folder / "jobs.json")]
     for attempt in (1, 2):
+        for run_dir, _ in jobs:
+            shutil.rmtree(run_dir, ignore_errors=True)  # of a launch that failed, here or in another worker
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return
@@ -60,8 +62,6 @@ def launch(num_ranks: int, jobs: list[tuple[Path, list[str]]], folder: Path) -> 
         error = done.stderr[first_error:][:6000]
         assert attempt == 1, error
         assert LOST_CONNECTION.search(error), error
-        for run_dir, _ in jobs:
-            shutil.rmtree(run_dir, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
