@@ -20,8 +20,8 @@ from moe_toy.runs.resume import starting_point
 from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.runs.sharded_checkpoint import check_sealed, seal
 from tests.paths import ROOT
-from tests.rank import train_in
 from tests.small_run import EIGHT_EXPERTS, SMALL
+from tests.train_run import run_training
 
 ON_CPUS = ["trainer.accelerator=cpu", "trainer.precision=32-true"]
 STRONG = "balance.coefficient=1.0"
@@ -128,7 +128,7 @@ def test_a_step_has_the_same_gradients_however_it_is_split(scheme, two_steps, on
     for run_dir in (whole, split):
         batch_size, accumulated = ways[run_dir.name[:3]]
         overrides = [f"data.batch_size={batch_size}", f"trainer.accumulate_grad_batches={accumulated}"]
-        train_in(run_dir, two_steps(run_dir, *SCHEMES[scheme], *overrides))
+        run_training(run_dir, *two_steps(run_dir, *SCHEMES[scheme], *overrides))
     for other in (split, on_two_ranks[scheme]):
         for step in (0, 1):
             check_equal(*(torch.load(d / f"gradients-{step}.pt") for d in (whole, other)), atol=1e-10)
@@ -140,7 +140,7 @@ def test_five_steps_on_two_ranks_are_those_of_one_process_that_accumulates(strat
     accumulated = {"ddp": 2, "fsdp": 4}[strategy]
     one = folder / f"one-{strategy}"
     last = [f"trainer.accumulate_grad_batches={accumulated}", "trainer.max_steps=5"]
-    train_in(one, [*common, *FIVE_STEPS[strategy], *last])
+    run_training(one, *common, *FIVE_STEPS[strategy], *last)
     check_equal(weights(one), weights(on_two_ranks[strategy]), atol=1e-5)
 
 
@@ -215,4 +215,4 @@ def test_a_sharded_checkpoint_cannot_declare_more_than_it_holds(sharded):
 def test_a_sharded_checkpoint_needs_a_sharded_strategy(common, on_two_ranks, folder):
     sharded = on_two_ranks["fsdp"] / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=r"is a folder of shards, which trainer\.strategy=auto cannot continue"):
-        train_in(folder / "refused", [*common, *SCHEMES["exact"], f"ckpt_path={sharded}"])
+        run_training(folder / "refused", *common, *SCHEMES["exact"], f"ckpt_path={sharded}")
