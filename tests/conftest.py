@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import subprocess
 import sys
 
 import hydra
@@ -22,6 +23,18 @@ LOG_LINE = re.compile(r"\d\d:\d\d:\d\d INFO ")
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.hookimpl(trylast=True)  # when it is known which tests are chosen
+def pytest_collection_modifyitems(config, items):
+    """Tests of the real corpus come last; where it is not there yet, it is fetched and made beside the others."""
+    items.sort(key=lambda item: item.get_closest_marker("corpus") is not None)
+    chosen = items and items[-1].get_closest_marker("corpus") and not config.option.collectonly
+    if chosen and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        command = [sys.executable, "-m", "moe_toy.corpus"]  # tests that find it failed try for themselves
+        making = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        config.add_cleanup(making.wait)
+        config.add_cleanup(making.terminate)
 
 
 @pytest.fixture(scope="session")

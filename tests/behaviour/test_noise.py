@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from evaluate import main
 from moe_toy.training.process_state import process_restored
 from moe_toy.training.session import quieten
 from tests.paths import ROOT
@@ -26,7 +27,7 @@ LINES = [
     r"run directory: \S+",
     r"  (curves.png|metrics.csv|strongest_tokens.csv|config.yaml|tokenizer.json|text.json|checkpoints|wandb) +[\w`].*",
 ]
-
+LOG_TIME = re.compile(r"^\d\d:\d\d:\d\d (INFO|WARNING) ")
 
 EVALUATION_LINES = [
     r"Tokenising (fruit|numbers)",
@@ -47,7 +48,7 @@ def printed_by(command, folder):
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return [re.sub(r"^\d\d:\d\d:\d\d (INFO|WARNING) ", "", line) for line in (done.stdout + done.stderr).splitlines()]
+    return [LOG_TIME.sub("", line) for line in (done.stdout + done.stderr).splitlines()]
 
 
 def unknown(printed, lines):
@@ -70,7 +71,7 @@ def test_every_line_of_a_short_run_is_on_the_list(short_run):
     assert unknown(printed, LINES) == []
 
 
-def test_every_line_of_a_short_evaluation_is_on_the_list(short_run):
+def test_every_line_of_a_short_evaluation_is_on_the_list(short_run, command, monkeypatch, capsys):
     """Of a run, once and again, and of a recording with a dense layer, in a folder with something else."""
     folder, _ = short_run
     evaluate = [ROOT / "evaluate.py", "metrics.segment_lengths=[4,16]", "threads=1"]
@@ -78,7 +79,9 @@ def test_every_line_of_a_short_evaluation_is_on_the_list(short_run):
     printed = printed_by([*evaluate, *own, "out_dir=own"], folder)
     assert printed[-1] == "report: own/report.html"
     assert len(printed) >= 5
-    again = printed_by([*evaluate, *own, "out_dir=own"], folder)
+    monkeypatch.chdir(folder)
+    assert command("evaluate", *evaluate[1:], *own, "out_dir=own", main=main) == 0
+    again = [LOG_TIME.sub("", line) for line in capsys.readouterr().out.splitlines()]
     assert again == ["own is measured already", "report: own/report.html"]
     (folder / "traces").mkdir()
     (folder / "traces" / "README.md").touch()

@@ -1,14 +1,14 @@
 """The commands of docs/your-own-text.md, as they stand there, on a folder of three small domains."""
 
 import json
-import os
 import random
 import re
 import subprocess
-import sys
 
 import pandas as pd
 
+import evaluate
+import train
 from tests.paths import ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL
 
@@ -16,6 +16,7 @@ FAST = {
     "train.py": [*SMALL[1:], *EIGHT_EXPERTS, "trainer.max_steps=4", "logger=csv"],
     "evaluate.py": ["metrics.segment_lengths=[4,16]", "metrics.min_token_count=2", "threads=1"],
 }
+MAIN = {"train.py": train.main, "evaluate.py": evaluate.main}
 
 
 def write_texts(folder):
@@ -30,22 +31,20 @@ def write_texts(folder):
     (folder / "numbers.jsonl").write_text("".join(f'{{"text": "{row}"}}\n' for row in rows))
 
 
-def test_three_commands_lead_from_a_folder_to_its_experts(tmp_path):
+def test_three_commands_lead_from_a_folder_to_its_experts(command, monkeypatch, tmp_path, capsys):
     write_texts(tmp_path / "texts")
     page = (ROOT / "docs" / "your-own-text.md").read_text()
     commands = re.search(r"```bash\n(.*?)```", page, re.DOTALL)[1].splitlines()
     assert len(commands) == 3
-    environment = {**os.environ, "MOE_TOY_DATA": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOE_TOY_DATA", str(tmp_path / "cache"))
     outputs = []
-    for command in commands:
-        program, *arguments = command.split()
-        if program == "python":
-            script = arguments[0]
-            program, arguments = sys.executable, [str(ROOT / script), *arguments[1:], *FAST[script]]
-        done = subprocess.run(
-            [program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-        )
-        outputs.append(done.stdout + done.stderr)
+    for line in commands[:2]:
+        python, script, *arguments = line.split()
+        assert python == "python"
+        assert command(script.removesuffix(".py"), *arguments, *FAST[script], main=MAIN[script]) == 0
+        outputs.append("".join(capsys.readouterr()))
+    outputs.append(subprocess.run(commands[2].split(), capture_output=True, text=True, check=True).stdout)
     assert "prose is small: its text is cut at" in outputs[0]
     assert re.search(r"Each token is seen: numbers [\d.]+ times, prose [\d.]+ times, python [\d.]+ times", outputs[0])
     report = tmp_path / "outputs" / "own" / "report"

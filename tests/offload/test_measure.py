@@ -50,7 +50,7 @@ def test_every_arm_decodes_every_token_twice(model, texts, tmp_path):
 
 @pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"scope": "layer"}, {"policies": ["belady", "random"]}])
 def test_choices_are_measured_too(model, texts, tmp_path, changes):
-    tables, _ = tables_of(Measurement(model, texts, settings(**changes), tmp_path))
+    tables, _ = tables_of(Measurement(model, {"a": texts["a"]}, settings(decode_length=4, **changes), tmp_path))
     table = tables["offload"]
     offloaded = table[table.policy != RESIDENT]
     assert (offloaded.reads_per_token > 0).any()

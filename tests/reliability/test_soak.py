@@ -9,7 +9,7 @@ from tests.small_run import EIGHT_EXPERTS, SMALL
 
 def test_training_for_a_while_leaks_no_files_and_is_measured(texts, cache, tmp_path):
     places = [f"data.source.path={texts}", f"data.root={cache}", "logger=csv"]
-    found = soak(tmp_path / "run", 0.1, [*SMALL, *EIGHT_EXPERTS, *places, "trainer.val_check_interval=20"])
+    found = soak(tmp_path / "run", 0.05, [*SMALL, *EIGHT_EXPERTS, *places, "trainer.val_check_interval=10"])
     validations = pd.read_csv(tmp_path / "run" / "metrics.csv")["val/loss"].count()
     assert validations > 2
     assert found.more_files() <= 0

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from moe_toy.errors import UserError
 from moe_toy.sweep.plan import plan_sweep
@@ -135,8 +136,9 @@ def test_arms_of_a_seed_are_paired_and_every_arm_has_a_model(sweep_of, name):
 
 
 @pytest.mark.parametrize("name", ["balance", "balance_horizon"])
-def test_balance_sweeps_cut_a_default_step_in_four(sweep_of, name):
-    default, arm = (sweep_of(f"sweep={sweep}", "seed=1").arms[0].config for sweep in ("paper", name))
+def test_balance_sweeps_cut_a_default_step_in_four(name):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        default, arm = (compose("train", [f"sweep={sweep}", "run_dir=nowhere"]) for sweep in ("paper", name))
     assert arm["global_batch_size"] == 4 * arm["data"]["batch_size"] == default["data"]["batch_size"]
 
 
