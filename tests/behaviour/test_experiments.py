@@ -31,8 +31,9 @@ def composed(key: str):
         return compose("train", ["experiment=paper", f"arm={key}"])
 
 
-def test_there_is_an_arm_for_each_model_of_the_paper():
-    assert {path.stem for path in (CONF / "arm").glob("*.yaml")} == set(PAPER)
+def test_there_is_an_arm_for_each_model_of_the_paper_and_one_of_ours():
+    assert {path.stem for path in (CONF / "arm").glob("*.yaml")} == set(PAPER) | {"global_batch"}
+    assert composed("global_batch").balance.scope == "global_batch"
 
 
 @pytest.mark.parametrize("key", PAPER)
