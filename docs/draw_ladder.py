@@ -1,4 +1,4 @@
-"""What each arm does at every size and length, as a picture: `python docs/draw_ladder.py PICTURE.png SWEEP_DIRECTORY ...`.
+"""What each arm does at every size and length, drawn: `python docs/draw_ladder.py PICTURE.png SWEEP_DIRECTORY ...`.
 
 Reads results.parquet of the sweeps, sets the paper's values at 1430M beside them, and writes the numbers to a CSV file
 beside the picture.
