@@ -16,12 +16,13 @@ from moe_toy.model.layers import init_matrices
 from moe_toy.model.moe import MoELayer
 
 TOKENS, RUNS = 2048, 5
+SHAPE = ("experiment=paper", "model.activation_checkpointing=false")
 
 
 def main() -> None:
     keep_freed_memory()
     threads = len(os.sched_getaffinity(0))
-    config = model_config("experiment=paper", "model.activation_checkpointing=false")
+    config = model_config(*SHAPE)
     torch.manual_seed(0)
     layer = MoELayer(config)
     init_matrices(layer, config.init_std, seed=0)

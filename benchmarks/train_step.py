@@ -25,6 +25,7 @@ from moe_toy.model.config import ModelConfig
 SHAPES = {"nano": [], "small": ["model=small", "data.vocab_size=8192", "data.batch_size=4"]}
 AS_THE_PEER = ["moe.router=softmax_then_topk", "moe.normalize_weights=false", "moe.z_loss_coefficient=0.0"]
 CONTENDERS = ("moe_toy", "grouped_mm", "eager")
+GEMM_SIZE = 2048
 PEERS = {"grouped_mm": "transformers, default (grouped_mm)", "eager": "transformers, eager experts"}
 
 
@@ -86,18 +87,18 @@ def serve(pipe: Connection, contender: str, shape: StepShape, threads: int) -> N
         pipe.send((statistics.median(wall), statistics.median(cpu), peak))
 
 
-def gemm_peak(threads: int, size: int = 2048, runs: int = 5) -> float:
+def gemm_peak(threads: int, runs: int = 5) -> float:
     """Floating-point operations per second."""
     import torch
 
     torch.set_num_threads(threads)
-    a, b = torch.randn(2, size, size)
+    a, b = torch.randn(2, GEMM_SIZE, GEMM_SIZE)
     times = []
     for _ in range(runs):
         start = time.perf_counter()
         a @ b
         times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+    return 2 * GEMM_SIZE**3 / min(times)
 
 
 def gemm_operations(shape: StepShape) -> int:

@@ -1,5 +1,6 @@
 """Each benchmark runs and prints its figures, at the smallest size: what it measures is not judged here."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -7,64 +8,93 @@ import sys
 
 import pytest
 
+from moe_toy.training.process_state import process_restored
 from tests.paths import ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL
+from tests.train_run import run_training
 
 SMALLEST = {
-    "moe_layer": ({"TOKENS": 16, "RUNS": 1}, [], r"16 tokens, \d threads: \d+ ms, \d+% of \d+ GFLOP/s"),
-    "capture": ({"BATCH": 1, "RUNS": 1}, [], r"(?s)nano, 8 of 64 .+%.+\nDeepSeek-V3, 8 of 64 .+%"),
+    "moe_layer": (
+        {"moe_layer": {"TOKENS": 16, "RUNS": 1, "SHAPE": ("model=nano",)}, "train_step": {"GEMM_SIZE": 64}},
+        [],
+        r"16 tokens, \d threads: \d+ ms, \d+% of \d+ GFLOP/s",
+    ),
+    "capture": (
+        {"capture": {"BATCH": 1, "SEQ": 64, "RUNS": 1}},
+        [],
+        r"(?s)nano, 8 of 64 .+%.+\nDeepSeek-V3, 8 of 64 .+%",
+    ),
     "metrics": (
-        {"SEQ": 32, "SEGMENT_LENGTHS": (4, 16)},
+        {"metrics": {"SEQ": 32, "LAYERS": 2, "SEGMENT_LENGTHS": (4, 16)}},
         [],
         r"(?s)uniform sch@4, layer .+ x\n.+SCH@16, layer, 1000 resamples +\d",
     ),
     "train_step": (
-        {},
-        ["nano", "--pairs=1", "--steps=1", "--threads=1"],
-        r"(?s)moe_toy .+%.+\(grouped_mm\) .+x\n.+eager experts .+x\n",
+        {"train_step": {"SHAPES": {"nano": ["data.batch_size=1", "data.sequence_length=32"]}, "GEMM_SIZE": 64}},
+        ["nano", "--pairs=1", "--steps=1", "--threads=1", "--contenders", "moe_toy", "eager"],
+        r"(?s)moe_toy .+%.+eager experts .+x\n",
     ),
-    "paper_scale": ({}, ["--samples=1", "--threads=1"], r"analysis \d+ s .+\npeak memory \d"),
+    "paper_scale": (
+        {"paper_scale": {"LAYERS": 2, "EXPERTS": 8, "TOP_K": 2, "SEQ": 256, "VOCAB": 100}},
+        ["--samples=1", "--threads=1"],
+        r"analysis \d+ s .+\npeak memory \d",
+    ),
 }
 
 
-def printed(name: str, constants: dict[str, object], arguments: list[str]) -> str:
-    code = f"import {name}; vars({name}).update({constants}); {name}.main()"
-    command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    """`printed("capture", {"capture": {"RUNS": 1}}, [])`: what a benchmark prints with such constants of modules."""
+    modules = set(sys.modules)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
 
+    def run(name: str, constants: dict[str, dict[str, object]], arguments: list[str]) -> str:
+        for module, values in constants.items():
+            vars(importlib.import_module(module)).update(values)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        with process_restored():
+            importlib.import_module(name).main()
+        return capsys.readouterr().out
 
-def test_the_benchmark_of_a_gpu_writes_its_tables_at_toy_size_on_a_cpu(tmp_path):
-    steps = (("baseline", 2, False, True), ("share1", 2, True, False))
-    out = printed("gpu", {"OUR_STEPS": steps}, ["--device=cpu", "--tiny", "--steps=1", f"--out={tmp_path}"])
-    result = json.loads((tmp_path / "gpu.json").read_text())
-    assert [row["name"] for row in result["rows"][:2]] == ["moe_toy baseline", "moe_toy share1"]
-    assert all(row["failed"] is None and row["tokens_per_s"] > 0 and row["peak_gib"] is None for row in result["rows"])
-    assert sum(result["shares_of_a_step"].values()) == pytest.approx(1)
-    assert (tmp_path / "gpu.md").read_text() in out
+    yield run
+    for name in set(sys.modules) - modules:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(ROOT / "benchmarks")):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_a_benchmark_prints_its_figures(name):
+def test_a_benchmark_prints_its_figures(printed, name):
     constants, arguments, figures = SMALLEST[name]
     assert re.search(figures, printed(name, constants, arguments))
 
 
-def test_where_the_time_of_a_run_goes_is_printed(texts, tmp_path):
+def test_where_the_time_of_a_run_goes_is_printed(printed, texts, tmp_path):
     places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}"]
     arguments = [*SMALL, *EIGHT_EXPERTS, *places, "trainer.max_steps=2", "logger=none"]
     out = printed("training_run", {}, arguments)
     assert re.search(r"first step after +\d+\.\d s\nvalidation .+% of the run\nwhole run .+ 2 steps\n", out)
 
 
-def test_decoding_with_experts_in_slow_memory_is_timed_beside_peers(texts, tmp_path):
-    run_dir = tmp_path / "run"
-    places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}", f"run_dir={run_dir}"]
+def test_decoding_with_experts_in_slow_memory_is_timed_beside_peers(printed, texts, tmp_path):
+    places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}"]
     choices = ["trainer.max_steps=1", "logger=none", "callbacks=none", "trainer.accelerator=cpu"]
-    command = [sys.executable, "train.py", *SMALL, *EIGHT_EXPERTS, *places, *choices]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    run_dir = run_training(tmp_path / "run", *SMALL, *EIGHT_EXPERTS, *places, *choices)
     constants = {"PROMPT": 4, "DECODED": 3, "READS": 16, "PAIRS": 1, "RATIOS": (1, 4)}
-    out = printed("offload", constants, [str(run_dir), "--samples=1"])
+    out = printed("offload", {"offload": constants}, [str(run_dir), "--samples=1"])
     assert re.search(r"disk: \d.+ of plain preadv .+\nresident: \d.+\nall experts cached: \d", out)
     assert re.search(r"ours, ratio 4: .+ management\nmapped: \d.+ tokens/s\naccelerate disk_offload: \d", out)
+
+
+def test_the_benchmark_of_a_gpu_writes_its_tables_at_toy_size_on_a_cpu(tmp_path):
+    """In a process of its own: the compiler cannot see through the checks of shapes that pytest adds."""
+    steps = (("baseline", 2, False, True), ("share1", 2, True, False))
+    code = f"import gpu; gpu.OUR_STEPS = {steps}; gpu.main()"
+    arguments = ["--device=cpu", "--tiny", "--steps=1", f"--out={tmp_path}"]
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["name"] for row in result["rows"][:2]] == ["moe_toy baseline", "moe_toy share1"]
+    assert all(row["failed"] is None and row["tokens_per_s"] > 0 and row["peak_gib"] is None for row in result["rows"])
+    assert sum(result["shares_of_a_step"].values()) == pytest.approx(1)
+    assert (tmp_path / "gpu.md").read_text() in done.stdout

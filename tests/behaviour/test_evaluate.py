@@ -15,8 +15,6 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-import evaluate
-import train
 from moe_toy import evaluate as notebook_evaluate
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
@@ -27,13 +25,13 @@ from moe_toy.evaluation.sweep import FinishedSweep
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.trace_file import load_trace, save_trace
-from moe_toy.training import preflight
 from tests.evaluate_run import QUICK, run_evaluation
 from tests.evaluation.conftest import BOTH_SIDES, DECODERS, NUM_EXPERTS, tiny_model
 from tests.metrics.conftest import load_golden
 from tests.paths import CONF, ROOT
 from tests.reliability.reading import write_routed_npy, write_routed_npz
 from tests.small_run import EIGHT_EXPERTS, SMALL, WORDS
+from tests.train_run import run_training
 
 TABLES = {"srp", "cache", "specialization", "load", "tokens", "balance", "nulls", "correlations", "loss", "text"}
 TABLES |= {"experts", "positions", "coactivation"}
@@ -54,11 +52,7 @@ def run_dir(data, tmp_path_factory):
     """A run of train.py, with a bias on the selection that its checkpoint has to bring along."""
     run_dir = tmp_path_factory.mktemp("run")
     choices = ["balance=loss_free", "balance.rate=0.5", "logger=none", "callbacks=none", "trainer.max_steps=3"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])
-    preflight.prepare(cfg)
-    train.main.__wrapped__(cfg)
-    return run_dir
+    return run_training(run_dir, *SMALL, *data, *EIGHT_EXPERTS, *choices)
 
 
 @pytest.fixture(scope="module")
@@ -534,11 +528,7 @@ def test_finished_evaluations_are_compared_in_a_folder_of_their_own(complain, tm
         run(tmp_path / name, "target=trace", f"target.path={tmp_path}/{name}.safetensors")
     paths = f"target.paths=[{tmp_path}/sticky_e16k4,{tmp_path}/domain_e64k8]"
     assert "holds the results of another" in complain("target=runs", paths, f"out_dir={tmp_path}/sticky_e16k4")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("evaluate", ["target=runs", paths, f"out_dir={tmp_path}/both"])
-    command.check(cfg)
-    command.prepare(cfg)
-    evaluate.main.__wrapped__(cfg)
+    run_evaluation(tmp_path / "both", "target=runs", paths)
     assert (tmp_path / "both" / "report.html").exists()
 
 

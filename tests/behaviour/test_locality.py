@@ -4,17 +4,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 
-import train
 from moe_toy import evaluate as notebook_evaluate
 from moe_toy.errors import UserError
 from moe_toy.export.to_huggingface import export
 from moe_toy.results import Results
-from moe_toy.training import preflight
 from tests.evaluate_run import run_evaluation
-from tests.paths import CONF
 from tests.small_run import EIGHT_EXPERTS, SMALL
+from tests.train_run import run_training
 
 POOL = ["locality=document_pool", "locality.smallest=2", "locality.largest=4", "locality.evaluated=3"]
 LIMITED = {"residency": ["locality=residency"], "document_pool": POOL}
@@ -36,14 +33,8 @@ def run_dir(request, places, tmp_path_factory):
 
 
 def trained(run_dir, *overrides: str):
-    run_dir.mkdir(exist_ok=True)
-    options = ["logger=csv", "trainer.max_steps=5", f"run_dir={run_dir}", "name=run", "optimizer.lr=0.1"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [*SMALL, *EIGHT_EXPERTS, *options, *overrides])
-    preflight.check(cfg)
-    preflight.prepare(cfg)
-    train.main.__wrapped__(cfg)
-    return run_dir
+    options = ["logger=csv", "trainer.max_steps=5", "optimizer.lr=0.1"]
+    return run_training(run_dir, *SMALL, *EIGHT_EXPERTS, *options, *overrides)
 
 
 def evaluated(out_dir, run_dir, *overrides: str) -> Results:

@@ -12,7 +12,6 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import evaluate
-import train
 from moe_toy.errors import UserError
 from moe_toy.evaluation import command, offloading
 from moe_toy.locality.base import LocalityScheme
@@ -20,11 +19,11 @@ from moe_toy.offload.readers import FileReader
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.trace_file import save_trace
-from moe_toy.training import preflight
 from tests import evaluate_run
 from tests.evaluate_run import run_evaluation
 from tests.paths import CONF, ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL
+from tests.train_run import run_training
 
 QUICK = [*evaluate_run.QUICK, "metrics.min_token_count=2", "data.validation_samples=2"]
 FEW = ["offload.cache_ratios=[1,2]", "offload.policies=[lru]", "offload.prompt_length=8", "offload.decode_length=6"]
@@ -35,11 +34,7 @@ def run_dir(texts, tmp_path_factory):
     run_dir, cache = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("cache")
     data = ["data=files", f"data.source.path={texts}", f"data.root={cache}", "data.source.validation_fraction=0.5"]
     choices = ["balance=loss_free", "logger=none", "callbacks=none", "trainer.max_steps=2", "trainer.accelerator=cpu"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [*SMALL, *data, *EIGHT_EXPERTS, *choices, f"run_dir={run_dir}", "name=run"])
-    preflight.prepare(cfg)
-    train.main.__wrapped__(cfg)
-    return run_dir
+    return run_training(run_dir, *SMALL, *data, *EIGHT_EXPERTS, *choices)
 
 
 def run(out_dir, *overrides: str) -> Results:

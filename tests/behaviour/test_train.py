@@ -9,15 +9,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 
-import train
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
-from moe_toy.training import preflight
 from tests.behaviour.test_experiments import PAPER
-from tests.paths import CONF
 from tests.small_run import EIGHT_EXPERTS, SMALL
+from tests.train_run import run_training
 
 
 @pytest.fixture
@@ -25,15 +22,8 @@ def run(texts, tmp_path):
     """`run("name", "trainer.max_steps=3")`: train in a directory of that name, and return it."""
 
     def train_in(name: str, *overrides: str, moe: list[str] = EIGHT_EXPERTS):
-        run_dir = tmp_path / name
-        run_dir.mkdir()
-        places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}", f"run_dir={run_dir}", f"name={name}"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", [*SMALL, *places, *moe, *overrides])
-        preflight.check(cfg)
-        preflight.prepare(cfg)
-        train.main.__wrapped__(cfg)
-        return run_dir
+        places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}"]
+        return run_training(tmp_path / name, *SMALL, *places, *moe, *overrides)
 
     return train_in
 
@@ -190,11 +180,7 @@ def test_every_model_of_the_paper_trains_at_nano_size(run, key):
 def test_a_few_steps_on_the_real_corpus_lower_the_loss(tmp_path):
     short = ["data.sequence_length=128", "data.batch_size=4", "data.validation_samples=1", "optimizer.warmup_steps=3"]
     quiet = ["logger=csv", "callbacks=none", "trainer.enable_progress_bar=false", "threads=1"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [*short, *quiet, "trainer.max_steps=20", f"run_dir={tmp_path}", "name=corpus"])
-    preflight.check(cfg)
-    preflight.prepare(cfg)
-    train.main.__wrapped__(cfg)
+    run_training(tmp_path, *short, *quiet, "trainer.max_steps=20")
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     losses = metrics["val/loss"].dropna()
     assert losses.iloc[-1] < losses.iloc[0] - 0.5

@@ -1,9 +1,6 @@
 """Limits are part of a model: however its text is batched, split or recomputed, and wherever its checkpoint goes."""
 
 import itertools
-import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,12 +9,10 @@ from moe_toy.locality.base import LocalityScheme
 from moe_toy.locality.document_pool import DocumentPool
 from moe_toy.locality.limits import LIMITS, limit_of
 from moe_toy.locality.residency import Residency
-from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.router import TopKRouter
 from tests.behaviour.test_invariance import BATCH, SEQ, VOCAB, distance, two_steps
 from tests.locality.test_base import EXACT, make_model
 from tests.model.conftest import MODEL, MOE, make_config  # noqa: F401 (make_config is a fixture)
-from tests.paths import ROOT
 
 SCHEMES = {
     "residency": Residency(swaps=1),
@@ -96,18 +91,3 @@ def test_recomputing_activations_changes_nothing(make_config, scheme):  # noqa: 
         for again in (False, True)
     )
     assert distance(plain, recomputed) < 1e-11
-
-
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="compiling needs a C++ compiler")
-def test_compiling_changes_nothing():
-    """In a process of its own: the compiler cannot see through the checks of shapes that pytest adds."""
-    code = "from tests.locality.test_limits import check_compiled; check_compiled()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
-def check_compiled() -> None:
-    config = ModelConfig(**MODEL | {"num_layers": 1}, moe=MoEConfig(**MOE))
-    scheme = Residency(swaps=1)
-    plain, compiled = (two_steps(make_model(config, scheme, **EXACT), 2, compiled=way) for way in (False, True))
-    assert distance(plain, compiled) < 1e-11

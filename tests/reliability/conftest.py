@@ -1,15 +1,12 @@
 """Runs that can be struck by a fault, and continued."""
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-import train
-from moe_toy.training import preflight
 from moe_toy.training.lit_moe import LitMoE
 from tests.callbacks.conftest import curves, subject, trace  # noqa: F401
 from tests.model.conftest import make_config  # noqa: F401
-from tests.paths import CONF
 from tests.small_run import EIGHT_EXPERTS, SMALL
+from tests.train_run import run_training
 
 
 @pytest.fixture(scope="session")
@@ -22,14 +19,8 @@ def run(texts, cache):
     """`run(folder, "trainer.max_steps=3")`: train there; the folder may hold a run already."""
 
     def train_in(run_dir, *overrides: str):
-        run_dir.mkdir(exist_ok=True)
-        places = [f"data.source.path={texts}", f"data.root={cache}", f"run_dir={run_dir}", f"name={run_dir.name}"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", [*SMALL, *places, *EIGHT_EXPERTS, "logger=csv", *overrides])
-        preflight.check(cfg)
-        preflight.prepare(cfg)
-        train.main.__wrapped__(cfg)
-        return run_dir
+        places = [f"data.source.path={texts}", f"data.root={cache}"]
+        return run_training(run_dir, *SMALL, *places, *EIGHT_EXPERTS, "logger=csv", *overrides)
 
     return train_in
 

@@ -1,5 +1,4 @@
-"""Blocks that run compiled train as they do without; what is compiled, and how often (run by
-test_compiled_blocks.py)."""
+"""Blocks that run compiled train as they do without; what is compiled, and how often."""
 
 import logging
 

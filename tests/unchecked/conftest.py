@@ -1,0 +1,1 @@
+from tests.model.conftest import make_config  # noqa: F401
