@@ -20,8 +20,8 @@ from moe_toy.runs.resume import starting_point
 from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.runs.sharded_checkpoint import check_sealed, seal
 from tests.paths import ROOT
-from tests.rank import train_in
 from tests.small_run import EIGHT_EXPERTS, SMALL
+from tests.train_run import run_training
 
 ON_CPUS = ["trainer.accelerator=cpu", "trainer.precision=32-true"]
 STRONG = "balance.coefficient=1.0"
@@ -39,6 +39,7 @@ FIVE_STEPS = {
     "ddp": ["balance=micro_batch", "trainer.val_check_interval=1"],
     "fsdp": [*SCHEMES["exact"], "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=2"],
 }
+COMPILED = ("ddp", "fsdp")
 
 LOST_CONNECTION = re.compile(r"gloo.*(connect|timed out|closed|reset)|DistNetworkError|EADDRINUSE", re.IGNORECASE)
 
@@ -103,6 +104,13 @@ def on_two_ranks(common, two_steps, folder):
     for name, scheme in FIVE_STEPS.items():
         overrides = [*common, f"trainer={name}", *ON_CPUS, "trainer.devices=2", "trainer.max_steps=5", *scheme]
         jobs.append((folder / f"ranks-{name}", [*overrides, "callbacks.checkpoint.keep_last=9"]))
+    for strategy in COMPILED:
+        for name, compiled in (("plain", "false"), ("compiled", "true")):
+            rest = ["trainer.precision=bf16-mixed", "model.num_layers=3", "trainer.val_check_interval=2"]
+            overrides = [*common, f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.devices=2", *rest]
+            run_dir = folder / f"ranks-{strategy} {name}"
+            jobs.append((run_dir, [*overrides, f"model.compile={compiled}", "trainer.max_steps=2"]))
+            jobs.append((run_dir, [*jobs[-1][1], "trainer.max_steps=4", "ckpt_path=auto"]))
     done = folder / "launched"
     with FileLock(folder / "launch.lock"):
         if not done.exists():
@@ -128,7 +136,7 @@ def test_a_step_has_the_same_gradients_however_it_is_split(scheme, two_steps, on
     for run_dir in (whole, split):
         batch_size, accumulated = ways[run_dir.name[:3]]
         overrides = [f"data.batch_size={batch_size}", f"trainer.accumulate_grad_batches={accumulated}"]
-        train_in(run_dir, two_steps(run_dir, *SCHEMES[scheme], *overrides))
+        run_training(run_dir, *two_steps(run_dir, *SCHEMES[scheme], *overrides))
     for other in (split, on_two_ranks[scheme]):
         for step in (0, 1):
             check_equal(*(torch.load(d / f"gradients-{step}.pt") for d in (whole, other)), atol=1e-10)
@@ -140,8 +148,17 @@ def test_five_steps_on_two_ranks_are_those_of_one_process_that_accumulates(strat
     accumulated = {"ddp": 2, "fsdp": 4}[strategy]
     one = folder / f"one-{strategy}"
     last = [f"trainer.accumulate_grad_batches={accumulated}", "trainer.max_steps=5"]
-    train_in(one, [*common, *FIVE_STEPS[strategy], *last])
+    run_training(one, *common, *FIVE_STEPS[strategy], *last)
     check_equal(weights(one), weights(on_two_ranks[strategy]), atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", COMPILED)
+def test_a_compiled_run_ends_and_goes_on_with_the_weights_of_a_plain_one(strategy, on_two_ranks):
+    plain, compiled = (Checkpoint.open(on_two_ranks[f"{strategy} {name}"]) for name in ("plain", "compiled"))
+    assert compiled.content["global_step"] == 4
+    assert plain.weights.keys() == compiled.weights.keys()
+    distances = {name: (w - compiled.weights[name]).norm() / w.norm() for name, w in plain.weights.items()}
+    assert 0 < max(distances.values()) < 0.02  # bf16 rounds otherwise where operations are put together
 
 
 def test_a_sharded_checkpoint_goes_on_with_another_number_of_ranks(common, on_two_ranks, folder):
@@ -215,4 +232,4 @@ def test_a_sharded_checkpoint_cannot_declare_more_than_it_holds(sharded):
 def test_a_sharded_checkpoint_needs_a_sharded_strategy(common, on_two_ranks, folder):
     sharded = on_two_ranks["fsdp"] / "checkpoints" / "last.ckpt"
     with pytest.raises(ValueError, match=r"is a folder of shards, which trainer\.strategy=auto cannot continue"):
-        train_in(folder / "refused", [*common, *SCHEMES["exact"], f"ckpt_path={sharded}"])
+        run_training(folder / "refused", *common, *SCHEMES["exact"], f"ckpt_path={sharded}")

