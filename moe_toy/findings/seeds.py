@@ -46,9 +46,9 @@ def seeds_needed(spread: float, half_width: float) -> int | None:
 def plan_seeds(results: pd.DataFrame) -> pd.DataFrame:
     """A row per comparison of the claims of a sweep: what `SEEDS` names; empty where nothing can be aimed at.
 
-    The interval is to reach half of the paper's difference to either side, so that it tells the paper's difference
-    from none: or half of the smallest difference that matters, where that is larger or the paper has no number, or half
-    of the margin, where a claim is about a range. `spread` is the standard deviation of the differences within a
+    The interval is to reach half of the paper's difference to either side, so that it tells that difference from none.
+    Half of the smallest difference that matters is aimed at where that is larger or the paper has no number, half of
+    the margin where a claim is about a range. `spread` is the standard deviation of the differences within a
     seed. Comparisons of correlations, and those of a single seed, are left out.
     """
     rows = []
