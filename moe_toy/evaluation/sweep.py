@@ -50,10 +50,15 @@ class FinishedSweep:
 
     def run(self, out_dir: Path) -> Results:
         from moe_toy.findings.claims import show_claims
+        from moe_toy.findings.seeds import show_seeds
         from moe_toy.report.sweep import judge_sweep  # plotly takes a second
 
         results = judge_sweep(self.path)
         show_claims(results.tables["claims"])
+        if "exploratory" in results.tables:
+            show_claims(results.tables["exploratory"], "exploratory, tested on seeds that were not looked at before")
+        if "seeds" in results.tables:
+            show_seeds(results.tables["seeds"])
         return results
 
     def write_report(self, results: Results, out_dir: Path) -> Path:

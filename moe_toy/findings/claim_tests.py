@@ -9,13 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from statistics import fmean
 
 import numpy as np
 import pandas as pd
 
 from moe_toy.findings import paper
-from moe_toy.findings.comparison import Comparison, NotMeasuredError, fisher
+from moe_toy.findings.claim_tests_at_equal import (
+    differs_at_equal,
+    differs_beside,
+    higher_at_equal,
+    share_of_gain_at_equal,
+)
+from moe_toy.findings.comparison import Comparison, NotMeasuredError, fisher, require_columns
 from moe_toy.findings.knee import find_knee, gain_over_chance
 
 
@@ -27,10 +32,10 @@ def with_derived(results: pd.DataFrame) -> pd.DataFrame:
     return results.assign(srp_above_floor=results["consistency/srp@16"] - floor)
 
 
-def falling(results: pd.DataFrame, *, metric: str, arms: Sequence[str]) -> list[Comparison]:
+def falling(results: pd.DataFrame, *, metric: str, arms: Sequence[str], negligible: float = 0.0) -> list[Comparison]:
     """Each arm scores higher than the next."""
     return [
-        Comparison(f"{first} - {second}", _difference(results, metric, first, second))
+        Comparison(f"{first} - {second}", _difference(results, metric, first, second), negligible=negligible)
         for first, second in pairwise(arms)
     ]
 
@@ -45,106 +50,20 @@ def equal(results: pd.DataFrame, *, metric: str, arms: Sequence[str], margin: fl
 def metrics_higher(
     results: pd.DataFrame, *, higher: str, lower: Sequence[str], arms: Sequence[str]
 ) -> list[Comparison]:
-    """One metric is higher than others of the same run, in the mean over those of `arms` that were trained."""
-    trained = results[results.arm.isin(arms)]
+    """One metric is higher than others of the same run, in the mean over those of `arms` that were trained, over
+    seeds that have all of these."""
+    trained = _of_whole_seeds(results[results.arm.isin(arms)])
     comparisons = []
     for other in lower:
-        both = trained.groupby("seed")[_columns(trained, higher, other)].mean().dropna()
+        both = trained.groupby("seed")[require_columns(trained, higher, other)].mean().dropna()
         name = f"{higher.rpartition('/')[2]} - {other.rpartition('/')[2]}"
         comparisons.append(Comparison(name, list(both[higher] - both[other])))
     return comparisons
 
 
-def higher_at_equal(
-    results: pd.DataFrame, *, metric: str, matched: str, column: str, higher: str, lower: Sequence[str]
-) -> list[Comparison]:
-    """One value of `column` gives a higher `metric` than others where their runs reach the same of `matched`.
-
-    The runs of a seed that share a value of `column` draw a line of `metric` over `matched`; the difference of two
-    lines is averaged over the range that both cover.
-    """
-    return [
-        Comparison(f"{higher} - {other}", _gaps(results, metric, matched, column, (higher, other))) for other in lower
-    ]
-
-
-def differs_at_equal(
-    results: pd.DataFrame,
-    *,
-    metric: str,
-    matched: str,
-    column: str,
-    first: Sequence[str],
-    other: str,
-    above: float = -math.inf,
-    below: float = math.inf,
-) -> list[Comparison]:
-    """By how much `metric` differs between each of `first` and another value of `column`, where their runs reach the
-    same of `matched`, as in `higher_at_equal`."""
-    return [
-        Comparison(f"{value} - {other}", _gaps(results, metric, matched, column, (value, other)), above, below)
-        for value in first
-    ]
-
-
-def share_of_gain_at_equal(
-    results: pd.DataFrame, *, metric: str, part: str, matched: str, column: str, first: str, other: str, above: float
-) -> list[Comparison]:
-    """Which share of the gain in `metric` is a gain in `part` of it, where runs reach the same of `matched`.
-
-    Gains of a seed are divided by the mean gain over seeds; where that is none, there is nothing to share.
-    """
-    whole = _gaps(results, metric, matched, column, (first, other))
-    parts = _gaps(results, part, matched, column, (first, other))
-    if whole and fmean(whole) <= 0:
-        raise NotMeasuredError(f"{first} - {other}: no gain in {metric} where both reach the same {matched}")
-    return [Comparison(f"share for {first} - {other}", [gain / fmean(whole) for gain in parts], above)]
-
-
-def differs_beside(
-    results: pd.DataFrame,
-    *,
-    metric: str,
-    beside: Sequence[str],
-    column: str,
-    first: Sequence[str],
-    other: str,
-    above: float = -math.inf,
-    below: float = math.inf,
-) -> list[Comparison]:
-    """By how much `metric` differs between each of `first` and another value of `column` in runs of a seed with equal
-    values of the columns `beside`, mean over these values."""
-    _columns(results, metric, column, *beside)
-    table = results.pivot_table(index=["seed", *beside], columns=column, values=metric)
-    if absent := [value for value in (*first, other) if value not in table]:
-        raise NotMeasuredError(f"no finished arm with {column}={', '.join(absent)}")
-    gaps = {value: (table[value] - table[other]).dropna().groupby("seed").mean() for value in first}
-    return [Comparison(f"{value} - {other}", list(gap), above, below) for value, gap in gaps.items()]
-
-
-def _gaps(results: pd.DataFrame, metric: str, matched: str, column: str, pair: tuple[str, str]) -> list[float]:
-    """A difference for each seed in which two values of `column` reach the same of `matched`."""
-    _columns(results, metric, matched, column)
-    gaps = [
-        _gap(*(group[group[column] == value].sort_values(matched) for value in pair), matched, metric)
-        for _, group in results.dropna(subset=[metric, matched]).groupby("seed")
-    ]
-    return [gap for gap in gaps if gap is not None]
-
-
-def _gap(first: pd.DataFrame, second: pd.DataFrame, x: str, y: str) -> float | None:
-    if first.empty or second.empty:
-        return None
-    low, high = max(first[x].min(), second[x].min()), min(first[x].max(), second[x].max())
-    if low > high:
-        return None
-    at = np.linspace(low, high, 101)
-    return float(np.mean(np.interp(at, first[x], first[y]) - np.interp(at, second[x], second[y])))
-
-
 def correlation_over_arms(results: pd.DataFrame, *, x: str, y: str, above: float) -> list[Comparison]:
-    """Pearson's r over the arms of a seed."""
-    defined = results.dropna(subset=_columns(results, x, y))
+    """Pearson's r over the arms of a seed, of seeds that have every arm."""
+    defined = _of_whole_seeds(results.dropna(subset=require_columns(results, x, y)))
     values = [group[x].corr(group[y]) for _, group in defined.groupby("seed") if len(group) > 2]
     return [Comparison("r over arms", values, above=above, correlation=True)]
 
@@ -155,12 +74,23 @@ def correlation_logged(results: pd.DataFrame, *, metric: str, arm: str, above: f
 
 
 def prediction_improves(
-    results: pd.DataFrame, *, segment_lengths: Sequence[int], policies: Sequence[str], cache_ratios: Sequence[float]
+    results: pd.DataFrame,
+    *,
+    segment_lengths: Sequence[int],
+    policies: Sequence[str],
+    cache_ratios: Sequence[float],
+    without: Sequence[str] = (),
 ) -> list[Comparison]:
-    """Pearson's r, over arms and cache ratios, of SCH with a real cache grows with each segment length."""
+    """Pearson's r, over arms and cache ratios, of SCH with a real cache grows with each segment length.
+
+    r is taken over all arms but those named by `without`, of seeds that have every one of them.
+    """
+    results = _of_whole_seeds(results[~results.arm.isin(without)])
 
     def curve(prefix: str) -> pd.DataFrame:
-        return results.set_index("seed")[_columns(results, *(f"{prefix}/ratio_{ratio:g}" for ratio in cache_ratios))]
+        return results.set_index("seed")[
+            require_columns(results, *(f"{prefix}/ratio_{ratio:g}" for ratio in cache_ratios))
+        ]
 
     comparisons = []
     for policy in policies:
@@ -215,16 +145,15 @@ def _difference(results: pd.DataFrame, metric: str, first: str, second: str) -> 
 
 def _by_arm(results: pd.DataFrame, metric: str, arms: Sequence[str]) -> pd.DataFrame:
     """A row per seed that has all of `arms`, a column per arm."""
-    _columns(results, metric)
+    require_columns(results, metric)
     if absent := [arm for arm in arms if arm not in set(results.arm)]:
         raise NotMeasuredError(f"no finished arm {', '.join(absent)}")
     return results.pivot(index="seed", columns="arm", values=metric)[list(arms)].dropna()
 
 
-def _columns(results: pd.DataFrame, *names: str) -> list[str]:
-    if absent := [name for name in names if name not in results]:
-        raise NotMeasuredError(f"no column {', '.join(absent)}")
-    return list(names)
+def _of_whole_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """The runs of seeds that have every arm: a number over arms means the same only over the same ones."""
+    return results[results.groupby("seed").arm.transform("nunique") == results.arm.nunique()]
 
 
 TESTS: dict[str, Callable[..., list[Comparison]]] = {

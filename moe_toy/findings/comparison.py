@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 from moe_toy.findings.student_t import mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class NotMeasuredError(Exception):
@@ -23,6 +27,8 @@ class Comparison:
     below: float = math.inf
     correlation: bool = False
     """Means and intervals of correlations are taken after Fisher's transformation, which evens their spread."""
+    negligible: float = 0.0
+    """The largest difference, in the units of the values, that does not matter; 0 where a claim does not say."""
 
     def __post_init__(self) -> None:
         if not len(self.values):
@@ -57,3 +63,10 @@ class Comparison:
 
 def fisher(r: float) -> float:
     return math.atanh(max(-1 + 1e-9, min(1 - 1e-9, r)))
+
+
+def require_columns(results: pd.DataFrame, *names: str) -> list[str]:
+    """These names; raises `NotMeasuredError` where the results lack one of them."""
+    if absent := [name for name in names if name not in results]:
+        raise NotMeasuredError(f"no column {', '.join(absent)}")
+    return list(names)

@@ -48,6 +48,8 @@ def nearest_length(lengths: Iterable[int]) -> int:
     return min(lengths, key=lambda length: (abs(length - SEGMENT_LENGTH), length))
 
 
+PARAMETERS = 1_427_070_208
+"""Total parameters of the paper's baseline, as `experiment=paper` counts them; the other toy models are like it."""
 ARM_OF_MODEL = {
     "Baseline": "baseline",
     "FewerExp": "32expert",
@@ -61,3 +63,12 @@ ARM_OF_MODEL = {
     "OverLB": "overlb",
 }
 """The toy models by their name in the plots, and by the keys of the paper's code, which `arm=` takes."""
+
+
+def as_sweep() -> pd.DataFrame:
+    """SRP of the ten toy models as the results of a sweep of one seed: `arm`, `seed`, `num_experts`, `top_k`,
+    `total_parameters` and the SRP of each segment length that was read."""
+    table = numbers().set_index("model").loc[list(ARM_OF_MODEL)]
+    srp = table.filter(regex=r"^srp_\d+$").rename(columns=lambda name: name.replace("srp_", "consistency/srp@"))
+    sizes = table[["num_experts", "top_k"]].assign(seed=1, total_parameters=PARAMETERS)
+    return sizes.join(srp).rename(index=ARM_OF_MODEL).rename_axis("arm").reset_index()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from html import escape
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moe_toy.findings import paper
-from moe_toy.findings.claims import PAPER, Verdict, check_claims, claims_about
+from moe_toy.findings.claims import PAPER, check_claims, claims_about
+from moe_toy.findings.seeds import plan_seeds
+from moe_toy.report.claims import claim_sections, headline, verdicts
 from moe_toy.report.figures import context, locality, sweep
 from moe_toy.report.locality import locality_points
-from moe_toy.report.page import Section, figures, html_table, tiles, write_page
+from moe_toy.report.page import Section, figures, html_table, write_page
 from moe_toy.report.sweep_files import read_metrics, read_sweep
 from moe_toy.results import Results
 
@@ -32,17 +33,6 @@ CURVES = {
     "load/max_violation": "MaxVio",
     "specialization/domain": "domain specialization",
     "router/saturation": "saturation",
-}
-CLAIM_COLUMNS = {
-    "claim": "claim",
-    "says": "it says",
-    "comparison": "here",
-    "verdict": "verdict",
-    "estimate": "mean",
-    "ci_low": "95 % from",
-    "ci_high": "to",
-    "claimed": "claimed",
-    "effect_size": "effect size",
 }
 SHOWN = {
     "arm": "arm",
@@ -67,20 +57,26 @@ def write_sweep_report(directory: Path, out_dir: Path) -> pd.DataFrame:
 
 
 def judge_sweep(directory: Path) -> Results:
-    """Check the claims over a sweep: tables `arms`, `claims` and, of one over locality, `locality`, and the verdicts in
+    """Check the claims over a sweep. Its tables: `arms`, `claims`, `exploratory` (claims thought of after the fact) and
+    `seeds` (how many each claim needs) where there are any, of a sweep over locality `locality`. The verdicts stand in
     the summary."""
     results = read_sweep(directory)
-    checked = check_claims(results)
+    checked, exploratory = check_claims(results), check_claims(results, exploratory=True)
     summary = {
         "name": directory.name,
         "target": "sweep",
         "source": str(directory),
         "seeds": sorted(int(seed) for seed in results.seed.unique()),
         "arms": list(results.arm.unique()),
-        "claims": {claim: str(verdict) for claim, verdict in _verdicts(checked).items()},
+        "claims": {claim: str(verdict) for claim, verdict in verdicts(checked).items()},
     }
-    points = {} if claims_about(results) == PAPER else {"locality": locality_points(results)}
-    return Results(summary, {"arms": _arms(results), "claims": checked} | points)
+    found = {"exploratory": exploratory, "seeds": plan_seeds(results)}
+    found = {name: table for name, table in found.items() if not table.empty}
+    if "exploratory" in found:
+        summary["exploratory"] = {claim: str(verdict) for claim, verdict in verdicts(exploratory).items()}
+    if claims_about(results) != PAPER:
+        found["locality"] = locality_points(results)
+    return Results(summary, {"arms": _arms(results), "claims": checked} | found)
 
 
 def write_sweep_page(judged: Results, directory: Path, out_dir: Path) -> Path:
@@ -91,34 +87,11 @@ def write_sweep_page(judged: Results, directory: Path, out_dir: Path) -> Path:
         kicker="Sweep",
         title=directory.name,
         facts=f"{results.arm.nunique()} arms × {results.seed.nunique()} seeds, {len(results)} runs finished",
-        headline=_headline(_verdicts(checked), claims_about(results)),
-        sections=[_claims(checked), *_locality(judged, results), *_measured(results, directory)],
+        headline=headline(
+            checked, "findings of the paper" if claims_about(results) == PAPER else "claims about locality"
+        ),
+        sections=[*claim_sections(judged.tables), *_locality(judged, results), *_measured(results, directory)],
         footer="Figures of the paper are from Liang et al. 2025, arXiv 2505.16056, read from its plots.",
-    )
-
-
-def _verdicts(checked: pd.DataFrame) -> pd.Series:
-    return checked.drop_duplicates("claim").set_index("claim").claim_verdict
-
-
-def _headline(verdicts: pd.Series, file: Path) -> str:
-    counts = [
-        (str(verdict), str((verdicts == verdict).sum()), ", ".join(verdicts.index[verdicts == verdict]) or "none")
-        for verdict in Verdict
-    ]
-    about = "findings of the paper" if file == PAPER else "claims about locality"
-    sentence = f"Of {len(verdicts)} {about}, {counts[0][1]} hold and {counts[1][1]} fail in this sweep."
-    return f'<div class="headline"><p class="verdict">{escape(sentence)}</p>{tiles(counts)}</div>'
-
-
-def _claims(checked: pd.DataFrame) -> Section:
-    shown = checked[list(CLAIM_COLUMNS)].replace({math.inf: None, -math.inf: None})
-    shown.loc[checked.claim.duplicated(), ["claim", "says"]] = ""  # once for all of its comparisons
-    return Section(
-        "Claims",
-        "Each comparison with its mean over seeds and 95 % interval. It holds if the interval lies where it is claimed "
-        "to be, fails if it lies outside, and stays open across the edge. A claim holds if all its comparisons do.",
-        html_table(shown.rename(columns=CLAIM_COLUMNS)),
     )
 
 

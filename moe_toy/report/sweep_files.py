@@ -35,7 +35,7 @@ def read_sweep(directory: Path) -> pd.DataFrame:
         if table.empty:
             raise ValueError("it holds no arm")
         numbers = [key for key in table if key in COLUMNS[3:] or METRIC.match(key)]
-        return table.assign(**{key: pd.to_numeric(table[key]) for key in numbers})
+        return table.assign(**{key: pd.to_numeric(table[key]) for key in numbers}).copy()  # in one block, for speed
     except FileNotFoundError:
         raise UserError(f"{directory} holds no {RESULTS}; give the directory of a sweep with a finished arm") from None
     except UnreadableError:

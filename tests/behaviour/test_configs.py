@@ -98,6 +98,14 @@ def test_a_variant_of_moe_changes_nothing_else(compose_run):
     assert all(baseline[group] == shared[group] for group in ("optimizer", "data", "trainer"))
 
 
+def test_longer_runs_differ_from_the_first_rung_of_the_ladder_in_their_steps_only(compose_run):
+    short, long = (compose_run(f"sweep={name}", "model=nano") for name in ("ladder", "longer"))
+    assert long.trainer.max_steps == 1600
+    assert (short.data.batch_size, short.global_batch_size) == (2, 8)  # else the global batch were the micro-batch
+    short.trainer.max_steps, short.sweep_name = long.trainer.max_steps, long.sweep_name
+    assert short == long
+
+
 @pytest.mark.parametrize("name", ["corpus", "files", "olmoe_mix", "redpajama_sample"])
 def test_data_configs_say_only_what_differs_from_the_common_ones(name):
     common, own = (OmegaConf.load(CONF / "data" / f"{file}.yaml") for file in ("base", name))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from moe_toy.findings import paper
 from moe_toy.training.build import build_model
 from tests.paths import CONF
 
@@ -31,8 +32,13 @@ def composed(key: str):
         return compose("train", ["experiment=paper", f"arm={key}"])
 
 
-def test_there_is_an_arm_for_each_model_of_the_paper():
-    assert {path.stem for path in (CONF / "arm").glob("*.yaml")} == set(PAPER)
+def test_there_is_an_arm_for_each_model_of_the_paper_and_one_of_ours():
+    assert {path.stem for path in (CONF / "arm").glob("*.yaml")} == set(PAPER) | {"global_batch"}
+    assert composed("global_batch").balance.scope == "global_batch"
+
+
+def test_the_papers_rung_of_the_ladder_is_as_large_as_its_baseline():
+    assert PAPER["baseline"][0] == paper.PARAMETERS
 
 
 @pytest.mark.parametrize("key", PAPER)

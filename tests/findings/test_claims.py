@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from moe_toy.errors import UserError
 from moe_toy.findings import paper
-from moe_toy.findings.claims import Verdict, check_claim, check_claims, together, verdict
+from moe_toy.findings.claims import PAPER, Verdict, check_claim, check_claims, stated_claims, together, verdict
 
 SRP = "consistency/srp@16"
 SIZE = {"num_experts": 64, "top_k": 8, "num_moe_layers": 4}
@@ -172,10 +173,77 @@ def test_verdicts_by_where_the_interval_lies():
     assert verdict(2.6, 2.7, 1.5, 2.5) is Verdict.FAILS
 
 
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([-0.002, 0.001, 0.002], Verdict.NO_DIFFERENCE),
+        ([0.004, 0.005, 0.006], Verdict.HOLDS),  # it does not matter, but it has a direction
+        ([-0.006, -0.005, -0.004], Verdict.FAILS),
+        ([-0.001, 0.003, 0.008], Verdict.INCONCLUSIVE),  # reaches beyond what does not matter
+        ([-0.006, 0.001, 0.009], Verdict.INCONCLUSIVE),
+        ([0.001], Verdict.INCONCLUSIVE),
+    ],
+    ids=["none", "up", "down", "one side", "both sides", "one seed"],
+)
+def test_no_difference_that_matters_takes_the_place_of_an_open_verdict_only(differences, expected):
+    table = results(nolb=[0.4 + difference for difference in differences], baseline=[0.4] * len(differences))
+    assert verdicts(table, FALLING | {"negligible": 0.01}) == [expected]
+    directions = {Verdict.HOLDS, Verdict.FAILS}
+    assert verdicts(table, FALLING) == [expected if expected in directions else Verdict.INCONCLUSIVE]
+
+
+def test_a_test_that_knows_no_negligible_difference_refuses_one():
+    claim = {"key": "x", "says": "", "test": "correlation_logged", "metric": SRP, "arm": "nolb", "above": 0.9}
+    with pytest.raises(TypeError, match="negligible"):
+        check_claim(results(nolb=[0.5]), claim | {"negligible": 0.01})
+
+
+def test_claims_thought_of_after_the_fact_are_tested_on_later_seeds_only():
+    claim = FALLING | {"exploratory": True, "seeds_after": 3}
+    seen = results(nolb=[0.5, 0.5, 0.5], baseline=[0.4, 0.41, 0.42])
+    (found,) = check_claim(seen, claim)
+    assert (found.verdict, found.comparison) == (Verdict.NOT_MEASURED, "no seed after 3")
+    later = results(nolb=[0.3, 0.31, 0.32], baseline=[0.4, 0.4, 0.4]).assign(seed=[4, 5, 6] * 2)
+    (found,) = check_claim(pd.concat([seen, later]), claim)
+    assert (found.verdict, found.seeds) == (Verdict.FAILS, 3)
+
+
+def test_they_stand_apart_and_each_says_what_had_been_seen():
+    table = results(top16=[0.5] * 3, baseline=[0.4] * 3, top2=[0.3] * 3)
+    assert set(check_claims(table).claim).isdisjoint(check_claims(table, exploratory=True).claim)
+    assert check_claims(table, exploratory=True).verdict.eq("not measured").all()
+    late = stated_claims(table, exploratory=True)
+    assert [claim["key"] for claim in late] == ["d3x", "hx"]
+    assert all(claim["seeds_after"] == 3 for claim in late)
+    stated = yaml.safe_load(PAPER.read_text())
+    assert not [claim["key"] for claim in stated if "seeds_after" in claim and not claim.get("exploratory")]
+
+
+def test_a_number_over_arms_is_taken_from_seeds_that_have_all_of_them():
+    """A seed without the collapsed arm says another thing, and must not be averaged with those that have it."""
+    table = results(**{f"arm{i}": [0.1 * i] * 4 for i in range(1, 7)})
+    table["sch"] = table[SRP] + 0.01 * table.seed
+    part = table[(table.seed < 4) | (table.arm != "arm6")]
+    over_arms = {"key": "g", "says": "", "test": "correlation_over_arms", "x": SRP, "y": "sch", "above": 0.97}
+    assert [check_claim(rows, over_arms)[0].seeds for rows in (table, part)] == [4, 3]
+    mean = {"key": "f", "says": "", "test": "metrics_higher", "higher": "sch", "lower": [SRP]}
+    mean["arms"] = [f"arm{i}" for i in range(1, 7)]
+    assert [check_claim(rows, mean)[0].seeds for rows in (table, part)] == [4, 3]
+    for column in ("cache/lru/ratio_1", "cache/sch@4/ratio_1", "cache/sch@16/ratio_1"):
+        part = part.assign(**{column: part[SRP]})
+    look_ahead = {"key": "h", "says": "", "test": "prediction_improves", "policies": ["lru"], "cache_ratios": [1]}
+    look_ahead["segment_lengths"] = [4, 16]
+    assert check_claim(part, look_ahead)[0].seeds == 3
+    assert check_claim(part, look_ahead | {"without": ["arm6"]})[0].seeds == 4
+
+
 def test_one_failure_fails_a_claim_and_one_gap_leaves_it_open():
     assert together([Verdict.HOLDS, Verdict.HOLDS]) is Verdict.HOLDS
     assert together([Verdict.HOLDS, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
     assert together([Verdict.NOT_MEASURED, Verdict.FAILS]) is Verdict.FAILS
+    assert together([Verdict.NO_DIFFERENCE] * 2) is Verdict.NO_DIFFERENCE
+    assert together([Verdict.HOLDS, Verdict.NO_DIFFERENCE]) is Verdict.INCONCLUSIVE
+    assert together([Verdict.NO_DIFFERENCE, Verdict.NOT_MEASURED]) is Verdict.NOT_MEASURED
 
 
 def test_the_claims_of_the_paper_can_all_be_read():

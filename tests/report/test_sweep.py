@@ -69,6 +69,14 @@ def test_the_page_says_which_claims_hold_and_shows_every_arm(directory, tmp_path
     assert kept.tables["arms"]["SRP@16"].tolist() == pytest.approx([srp + 0.002 for srp in ARMS.values()])
 
 
+def test_what_was_thought_of_after_the_fact_is_no_claim_of_the_summary(directory):
+    judged = report.judge_sweep(directory)
+    assert set(judged.summary["claims"]).isdisjoint(judged.summary["exploratory"])
+    assert judged.tables["exploratory"].claim_verdict.eq("not measured").all()
+    assert judged.tables["seeds"].comparison.tolist() == ["nolb - baseline", "baseline - overlb"]
+    assert judged.tables["seeds"].published.tolist() == pytest.approx([0.1286, 0.0714])
+
+
 def test_a_sweep_without_validation_has_a_page_too(directory, results, tmp_path):
     results.filter(regex="^[^/]*$").to_parquet(directory / "results.parquet")
     checked = report.write_sweep_report(directory, tmp_path / "out")
@@ -169,7 +177,10 @@ def test_strict_leaves_with_1_if_a_claim_fails(directory, tmp_path, results, cap
             command.run(compose("evaluate", overrides))
 
     judge(strict=True)
-    assert "holds: SRP falls" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "holds: SRP falls" in printed
+    assert "not measured: h over all arms but the collapsed one" in printed.partition("exploratory")[2]
+    assert "nolb - baseline" in printed.partition("seeds needed")[2]
     results.assign(**{"consistency/srp@16": 1 - results["consistency/srp@16"]}).to_parquet(
         directory / "results.parquet"
     )

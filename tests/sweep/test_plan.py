@@ -16,6 +16,8 @@ FEWER_ARMS = {
     "balance_horizon": ["balance=segment,ema"],
     "balance": ["balance=segment,global_batch", "balance.coefficient=0.1"],
     "experts": ["moe.num_experts=16,128", "moe.top_k=8"],
+    "ladder": ["arm=baseline,global_batch"],
+    "longer": ["arm=baseline,global_batch"],
     "locality": ["locality=none,contrast/weak", "balance.coefficient=0.1"],
 }
 
