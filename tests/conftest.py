@@ -1,4 +1,4 @@
-"""Shared test set-up: two threads or workers at most, no network, no telemetry; text for runs; results to draw."""
+"""Shared test set-up: text for runs, results to draw, commands that end in this process."""
 
 import logging
 import os
@@ -19,10 +19,6 @@ from tests.report.make_results import results_of, synthetic_trace
 from tests.small_run import write_texts
 
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d INFO ")
-
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
-os.environ.setdefault("WANDB_MODE", "offline")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.hookimpl(trylast=True)  # when it is known which tests are chosen

@@ -194,8 +194,10 @@ def _balanced_sample(source: TextSource, sample_bytes: int) -> Iterator[str]:
 
 
 def _from_hub(name: str) -> Tokenizer:
+    from huggingface_hub import hf_hub_download  # which obeys HF_HUB_OFFLINE and knows what was fetched before
+
     try:
-        return Tokenizer(tokenizers.Tokenizer.from_pretrained(name))
+        return Tokenizer(tokenizers.Tokenizer.from_file(hf_hub_download(name, "tokenizer.json")))
     except Exception as error:  # transport and parser each raise their own kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
