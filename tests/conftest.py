@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import hydra
 import pytest
@@ -66,6 +67,18 @@ def evaluated(tmp_path_factory, small_results):
     return folders
 
 
+@contextmanager
+def logging_restored():
+    """Hydra's handlers write to the standard output of now, and its level is lower than that of tests."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
 def never(cfg=None):
     raise AssertionError("a job went on although its config is wrong")
 
@@ -78,13 +91,11 @@ def command(monkeypatch):
     def run(name: str, *arguments: str, main=None) -> int | str | None:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
         main = main or hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(never)
-        handlers = logging.getLogger().handlers[:]
         try:
-            run_app(main, CONF, name, "place")
+            with logging_restored():
+                run_app(main, CONF, name, "place")
         except SystemExit as stop:
             return stop.code
-        finally:
-            logging.getLogger().handlers[:] = handlers  # Hydra's write to the standard output of now
         return 0
 
     return run

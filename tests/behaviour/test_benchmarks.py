@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from moe_toy.training.process_state import process_restored
+from tests.conftest import logging_restored
 from tests.paths import ROOT
 from tests.small_run import EIGHT_EXPERTS, SMALL
 from tests.train_run import run_training
@@ -52,7 +53,7 @@ def printed(monkeypatch, capsys):
         for module, values in constants.items():
             vars(importlib.import_module(module)).update(values)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
-        with process_restored():
+        with process_restored(), logging_restored():
             importlib.import_module(name).main()
         return capsys.readouterr().out
 
