@@ -8,6 +8,11 @@ from pydantic.dataclasses import dataclass
 STRICT = ConfigDict(strict=True, extra="forbid")
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+NO_SONIC = (
+    "sonic-moe 0.1.2 cannot be installed beside us (it needs torch <= 2.9.1, we need >= 2.10) and keeps expert matrices "
+    "in another order than our checkpoints (docs/speed.md)"
+)
+"""Why the experts of the package sonic-moe are not a backend."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,8 +37,8 @@ class MoEConfig:
     """Whether the mixing weights of the chosen experts are scaled to sum to 1."""
     z_loss_coefficient: NonNegativeFloat
     """Weight of the mean squared log-sum-exp of the router logits, summed over layers."""
-    backend: Literal["auto", "grouped", "loop"]
-    """How expert matrices are multiplied; `auto` is `grouped` where device, dtype and widths have it."""
+    backend: Literal["auto", "grouped", "loop", "sonic"]
+    """How expert matrices are multiplied; `auto` is `grouped` where device, dtype and widths have it. `sonic` is refused."""
 
     @model_validator(mode="after")
     def _check(self) -> "MoEConfig":
@@ -42,6 +47,8 @@ class MoEConfig:
                 f"moe.top_k ({self.top_k}) cannot exceed moe.num_experts ({self.num_experts}); "
                 "lower moe.top_k or pick another moe config"
             )
+        if self.backend == "sonic":
+            raise ValueError(f"moe.backend=sonic: {NO_SONIC}; use moe.backend=auto")
         if self.router == "topk_then_softmax" and not self.normalize_weights:
             raise ValueError(
                 "moe.normalize_weights=false contradicts moe.router=topk_then_softmax, whose weights always "

@@ -48,6 +48,7 @@ def test_alternating_layers_start_dense(make_config):
         ({"num_heads": 4, "num_kv_heads": 3}, r"model.num_heads \(4\) must be a multiple of model.num_kv_heads"),
         ({"num_leading_dense_layers": 2}, "no layer is MoE"),
         ({"normalize_weights": False}, "contradicts moe.router=topk_then_softmax"),
+        ({"backend": "sonic"}, "moe.backend=sonic: .*torch <= 2.9.1.*use moe.backend=auto"),
         ({"top_k": "eight"}, "top_k"),
         ({"vocab_size": 0}, "vocab_size"),
     ],
