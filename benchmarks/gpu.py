@@ -115,7 +115,8 @@ class Bench:
         with self.device:
             model = MoETransformer(config, instantiate(configured(*self.overrides(arm)).balance, **sizes)).train()
         if compiled:
-            compile_blocks(model.blocks, "aot_eager" if self.tiny else "inductor")
+            model.loss_compiler = "aot_eager" if self.tiny else "inductor"
+            compile_blocks(model.blocks, model.loss_compiler)
 
         def loss(tokens: torch.Tensor) -> torch.Tensor:
             output = model(tokens, only_loss=True, with_trace=False)

@@ -9,8 +9,8 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 NO_SONIC = (
-    "sonic-moe 0.1.2 cannot be installed beside us (it needs torch <= 2.9.1, we need >= 2.10) and keeps expert matrices "
-    "in another order than our checkpoints (docs/speed.md)"
+    "sonic-moe 0.1.2 cannot be installed beside us (it needs torch <= 2.9.1, we need >= 2.10) and keeps expert "
+    "matrices in another order than our checkpoints (docs/speed.md)"
 )
 """Why the experts of the package sonic-moe are not a backend."""
 
@@ -38,7 +38,8 @@ class MoEConfig:
     z_loss_coefficient: NonNegativeFloat
     """Weight of the mean squared log-sum-exp of the router logits, summed over layers."""
     backend: Literal["auto", "grouped", "loop", "sonic"]
-    """How expert matrices are multiplied; `auto` is `grouped` where device, dtype and widths have it. `sonic` is refused."""
+    """How expert matrices are multiplied; `auto` is `grouped` where device, dtype and widths have it;
+    `sonic` is refused."""
 
     @model_validator(mode="after")
     def _check(self) -> "MoEConfig":

@@ -58,7 +58,7 @@ class Dispatch(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_rows: Tensor) -> tuple[Tensor, None, None]:
         (position,) = ctx.saved_tensors
-        return F.embedding_bag(position, d_rows, mode="sum"), None, None
+        return sum_rows(d_rows, position), None, None
 
 
 class Combine(torch.autograd.Function):
@@ -67,12 +67,28 @@ class Combine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, token_of_row: Tensor, position: Tensor) -> Tensor:
         ctx.save_for_backward(token_of_row)
-        return F.embedding_bag(position, rows, mode="sum")
+        return sum_rows(rows, position)
 
     @staticmethod
     def backward(ctx: Any, d_tokens: Tensor) -> tuple[Tensor, None, None]:
         (token_of_row,) = ctx.saved_tensors
         return d_tokens.index_select(0, token_of_row), None, None
+
+
+def sum_rows(rows: Float[Tensor, "row hidden"], position: Int[Tensor, "token k"]) -> Float[Tensor, "token hidden"]:
+    """The sum of the k rows of each token, always in the same order."""
+    if torch.compiler.is_compiling() and rows.is_cuda:
+        return gather_and_sum(rows, position)
+    return F.embedding_bag(position, rows, mode="sum")
+
+
+def gather_and_sum(
+    rows: Float[Tensor, "row hidden"], position: Int[Tensor, "token k"]
+) -> Float[Tensor, "token hidden"]:
+    """The same in operations that a compiler joins into one kernel, which reads each row once, adds up in fp32 and
+    writes each sum once."""
+    gathered = rows.index_select(0, position.flatten()).view(*position.shape, -1)
+    return gathered.to(torch.promote_types(rows.dtype, torch.float32)).sum(1).to(rows.dtype)
 
 
 def sort_by_expert(

@@ -11,7 +11,7 @@ from moe_toy.balance.base import LoadBalancer, PreciseBuffers
 from moe_toy.locality.base import LocalityScheme, Steer
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
-from moe_toy.model.cross_entropy import mean_cross_entropy, most_likely
+from moe_toy.model.cross_entropy import Compiler, mean_cross_entropy, most_likely
 from moe_toy.model.key_value_cache import KeyValueCache
 from moe_toy.model.layers import RMSNorm, SwiGLU, init_matrices
 from moe_toy.model.moe import MoELayer
@@ -68,6 +68,8 @@ class MoETransformer(PreciseBuffers):
         self.config = config
         self.recomputes_blocks = config.activation_checkpointing is not False
         """In the backward pass; `auto` may find that there is no need to."""
+        self.loss_compiler: Compiler | None = None
+        """What makes one pass of each chunk of the loss."""
         self.balancer = balancer
         self.locality = locality or LocalityScheme()
         self.locality.check(num_experts=config.moe.num_experts, top_k=config.moe.top_k)
@@ -110,7 +112,8 @@ class MoETransformer(PreciseBuffers):
         )
 
     def _loss(self, x: Float[Tensor, "batch seq hidden"], token_ids: Int[Tensor, "batch seq"]) -> Float[Tensor, ""]:
-        return mean_cross_entropy(x[:, :-1].flatten(0, 1), self.unembedding.weight, token_ids[:, 1:].flatten())
+        hidden, targets = x[:, :-1].flatten(0, 1), token_ids[:, 1:].flatten()
+        return mean_cross_entropy(hidden, self.unembedding.weight, targets, self.loss_compiler)
 
     @torch.no_grad()
     def route(self, token_ids: Int[Tensor, "batch seq"]) -> Int[Tensor, "layer batch seq k"]:

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from moe_toy.metrics import analyze
+from moe_toy.model.cross_entropy import mean_cross_entropy
 from moe_toy.model.expert_backends import grouped_linear, has_grouped, loop_linear
+from moe_toy.model.experts import gather_and_sum, sum_rows
 from moe_toy.routing import RoutingTrace
 from moe_toy.runs.checkpoint import Checkpoint
 from tests.metrics.conftest import random_trace
@@ -51,6 +53,25 @@ def test_grouped_products_equal_the_loop_in_value_and_gradient(device):
         results.append([product, *torch.autograd.grad(product.float().square().sum(), (rows, weight))])
     for grouped, looped in zip(*results, strict=True):
         assert (grouped - looped).float().norm() < 0.01 * looped.float().norm()
+
+
+def test_a_compiled_loss_equals_the_cpus(device):
+    hidden, weight, targets = torch.randn(100, 64), torch.randn(300, 64), torch.randint(300, (100,))
+    results = []
+    for where, compiler in ((torch.device("cpu"), None), (device, "inductor")):
+        inputs = [x.to(where).requires_grad_() for x in (hidden, weight)]
+        with torch.autocast(where.type, torch.bfloat16):
+            loss = mean_cross_entropy(*inputs, targets.to(where), compiler)
+        results.append([x.cpu() for x in (loss, *torch.autograd.grad(loss, inputs))])
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).norm() < 0.01 * ours.norm()
+
+
+def test_compiled_rows_add_up_as_without_a_compiler(device):
+    rows, position = torch.randn(96, 32, device=device).bfloat16(), torch.randperm(96, device=device).view(12, 8)
+    compiled = torch.compile(gather_and_sum)
+    torch.testing.assert_close(compiled(rows, position), sum_rows(rows, position), atol=0.05, rtol=0.01)
+    assert torch.equal(compiled(rows, position), compiled(rows, position))
 
 
 def test_metrics_of_a_trace_on_the_device_equal_the_cpus_bit_for_bit(device):

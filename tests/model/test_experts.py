@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from moe_toy.model import expert_backends
-from moe_toy.model.experts import Experts, sort_by_expert
+from moe_toy.model.experts import Experts, gather_and_sum, sort_by_expert, sum_rows
 from moe_toy.model.layers import init_matrices
 
 
@@ -78,3 +78,12 @@ def test_sorting_is_stable_and_counts_every_assignment():
     assert order.tolist() == [1, 2, 3, 5, 0, 4]
     assert position.tolist() == [[4, 0], [1, 2], [5, 3]]
     assert counts.tolist() == [2, 2, 2, 0]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)], ids=str)
+def test_rows_for_a_compiler_add_up_as_without_one(dtype, tolerance):
+    torch.manual_seed(0)
+    rows, position = torch.randn(12, 5).to(dtype), torch.randperm(12).view(4, 3)
+    total = gather_and_sum(rows, position)
+    assert total.dtype == dtype
+    torch.testing.assert_close(total, sum_rows(rows, position), atol=tolerance, rtol=tolerance)

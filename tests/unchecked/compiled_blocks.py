@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 
+from moe_toy.model import cross_entropy
 from moe_toy.model.compiled_blocks import compile_blocks, wants_compiled_blocks
 from tests.model.test_transformer import make_model
 
@@ -95,6 +96,19 @@ def test_where_compiling_fails_one_line_says_so_and_training_goes_on(wide, caplo
     assert "blocks run uncompiled" in line
     assert "no compiler here" in line
     assert "\n" not in line
+
+
+def test_a_compiled_loss_has_the_same_value_and_gradients(compiled, monkeypatch):
+    monkeypatch.setitem(cross_entropy.CHUNK_LOGITS, "cpu", 13 * 4)  # chunks of 4, 4 and 2 tokens
+    hidden, weight = torch.randn(10, 8, requires_grad=True), torch.randn(13, 8, requires_grad=True)
+    targets, results = torch.randint(13, (10,)), []
+    for compiler in (None, compiled):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = cross_entropy.mean_cross_entropy(hidden, weight, targets, compiler)
+        results.append([loss, *torch.autograd.grad(loss, (hidden, weight))])
+    assert len(compiled.graphs) == 2
+    for plain, other in zip(*results, strict=True):
+        torch.testing.assert_close(plain, other)
 
 
 @pytest.mark.parametrize(
