@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.nn.utils import clip_grads_with_norm_
+from torch.optim import Optimizer
 
 from moe_toy.errors import UserError
 from moe_toy.model.compiled_blocks import compile_blocks, wants_compiled_blocks
@@ -36,6 +39,8 @@ class LitMoE(LightningModule):
         self.model = model
         self.keeps_activations = keeps_activations
         self.optimizer_config = optimizer
+        self.gradient_norm: Tensor | None = None
+        """Of the step, where a callback has computed it before gradients are clipped by it."""
         # A checkpoint carries what it takes to build its model again.
         limit = {"locality": model.locality.settings} if model.locality.settings else {}
         kept = {"model": asdict(model.config), "optimizer": asdict(optimizer), **limit}
@@ -49,6 +54,8 @@ class LitMoE(LightningModule):
             self.model.recomputes_blocks = not strategy.reduce_boolean_decision(self.keeps_activations)
         if wants_compiled_blocks(self.model, strategy.root_device.type, str(self.trainer.precision)):
             compile_blocks(self.model.blocks)
+            if strategy.root_device.type == "cuda":
+                self.model.loss_compiler = "inductor"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         reset_batch_counts(
@@ -89,6 +96,20 @@ class LitMoE(LightningModule):
         super().optimizer_step(*args, **kwargs)
         values = self.model.balancer.after_optimizer_step()
         self.log_dict({f"train/{name}": value for name, value in values.items()})
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, but a norm that is known already is not computed again."""
+        norm, self.gradient_norm = self.gradient_norm, None
+        if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     @torch.no_grad()
     def _look_ahead(self, batch_idx: int) -> None:

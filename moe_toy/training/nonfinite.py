@@ -46,13 +46,16 @@ class NonfiniteCallback(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
-        gradients = [part_of_this_rank(p.grad) for p in module.parameters() if p.grad is not None]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [part_of_this_rank(p.grad) for p in parameters]
         # One look at the device per step: a norm is finite only if every number is.
         norm = nn.utils.get_total_norm(gradients)
         refused = getattr(optimizer, "refused", [])
         is_wrong = sum_over_ranks((~torch.isfinite(norm + self.loss)).float() + len(refused))
         if not is_wrong:
             self.skipped_in_a_row = 0
+            if all(gradient is p.grad for gradient, p in zip(gradients, parameters, strict=True)):  # of no shard
+                module.gradient_norm = norm
             return
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
         finding = f"step {trainer.global_step + 1}: {find_nonfinite(module.model, self.batches, refused)}"

@@ -59,6 +59,16 @@ def test_a_bad_loss_stops_the_run_before_the_update(run, tmp_path, poison_loss, 
         assert torch.equal(weights(tmp_path / "run")[name], expected)
 
 
+def test_the_norm_that_is_looked_at_is_the_one_to_clip_by(run, tmp_path, monkeypatch):
+    """To the bit, with one pass over the gradients less."""
+    short = [*SHORT, "trainer.max_steps=2", "trainer.gradient_clip_val=0.01"]
+    run(tmp_path / "twice", *short, "callbacks.nonfinite=null")
+    monkeypatch.delattr(torch.nn.utils, "clip_grad_norm_")
+    run(tmp_path / "once", *short)
+    for name, expected in weights(tmp_path / "twice").items():
+        assert torch.equal(weights(tmp_path / "once")[name], expected)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "place"),
     [
