@@ -1,5 +1,6 @@
 """Whether two runs ended alike, to the last bit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,15 +10,16 @@ from torch import Tensor
 TIMING = ["train/tokens_per_s"]
 
 
-def assert_same_end(one: Path, other: Path) -> None:
-    """Weights, optimiser, balance buffers, schedules, callbacks, counts of training batches, and every logged row."""
+def assert_same_end(one: Path, other: Path, but_for: Sequence[str] = ()) -> None:
+    """Weights, optimiser, balance buffers, schedules, callbacks, counts of training batches, and every logged row
+    `but_for` some columns."""
     ends = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, other)]
     for end in ends:
         loops = end["loops"]["fit_loop"].items()
         end["loops"] = {key: value for key, value in loops if ".val_loop." not in key and key != "state_dict"}
         del end["loggers"]
     assert_identical(*ends)
-    rows = [pd.read_csv(run / "metrics.csv").drop(columns=TIMING, errors="ignore") for run in (one, other)]
+    rows = [pd.read_csv(run / "metrics.csv").drop(columns=[*TIMING, *but_for], errors="ignore") for run in (one, other)]
     pd.testing.assert_frame_equal(*rows, check_exact=True)
 
 

@@ -78,6 +78,7 @@ CONTRADICTIONS = [
     {"trainer.devices": "all"},
     {"trainer._target_": "lightning.pytorch.Trainr"},
     {"callbacks.nonfinite.on_nonfinite": "ignore"},
+    {"callbacks.nonfinite.deferred": "maybe"},
     {"trainer.precision": "31-true"},
     {"trainer.max_time": {"hour": 1}},
 ]

@@ -69,6 +69,31 @@ def test_the_norm_that_is_looked_at_is_the_one_to_clip_by(run, tmp_path, monkeyp
         assert torch.equal(weights(tmp_path / "once")[name], expected)
 
 
+DEFERRED = "callbacks.nonfinite.deferred=true"
+
+
+def test_a_bad_loss_that_is_heard_of_later_stops_the_run_with_the_weights_before(run, tmp_path, poison_loss):
+    poison_loss(float("nan"), 3)
+    with pytest.raises(UserError, match=r"step 3: the loss or a gradient is not finite.*step-000000002.ckpt"):
+        run(tmp_path / "run", *SHORT, DEFERRED)
+    assert not (tmp_path / "run" / "checkpoints" / "step-000000004.ckpt").exists()
+
+
+def test_a_bad_step_is_heard_of_before_a_checkpoint(run, tmp_path, poison_loss):
+    poison_loss(float("nan"), 4)  # a validation and a checkpoint follow
+    with pytest.raises(UserError, match=r"step 4: .*step-000000002.ckpt"):
+        run(tmp_path / "run", *SHORT, DEFERRED)
+    assert not (tmp_path / "run" / "checkpoints" / "step-000000004.ckpt").exists()
+
+
+@pytest.mark.parametrize("balance", ["loss_free", "ema"])
+def test_the_device_skips_a_step_as_the_host_does(run, tmp_path, poison_loss, balance):
+    poison_loss(float("inf"), 3, 4, 9, 10)  # of each of two runs
+    at_once = run(tmp_path / "at_once", *SHORT, *SKIP, f"balance={balance}")
+    later = run(tmp_path / "later", *SHORT, *SKIP, DEFERRED, f"balance={balance}")
+    assert_same_end(at_once, later, but_for=["train/skipped_steps"])  # which counts a step later
+
+
 @pytest.mark.parametrize(
     ("name", "value", "place"),
     [
