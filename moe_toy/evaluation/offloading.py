@@ -58,6 +58,11 @@ class Offloading:
 
     def check_traces(self, traces: Iterable[RoutingTrace], expert_bytes: float | None) -> None:
         """The same for recorded routing."""
+        if self.settings.prefetch != "none":
+            raise UserError(
+                f"offload.prefetch={self.settings.prefetch} asks routers of a model, and recorded routing has none; "
+                "give offload.prefetch=none"
+            )
         found = requests_of(traces, self.settings, expert_bytes)
         arms = self.settings.arms(len(found.expert_bytes), found.num_experts, found.requests[0].expert_ids.shape[2])
         needed = max(arm.capacity for arm in arms) * max(found.expert_bytes)

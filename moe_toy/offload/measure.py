@@ -79,8 +79,9 @@ class Measurement:
     def _run_arm(self, arm: Arm, number: int) -> pd.DataFrame:
         sequence, expected = self.sequences[number], self.expected[number]
         lookups = lookups_of(expected.expert_ids, self.layout.num_experts, self.settings.prompt_length)
-        order = arm.policy, lookups, arm.capacity, self.layout.num_layers, self.settings.scope
-        with closing(self._engine(arm.capacity)) as engine, offloaded(self.model, engine, self.layout):
+        ahead = self.settings.slots_ahead(self.top_k)
+        order = arm.policy, lookups, arm.capacity - ahead, self.layout.num_layers, self.settings.scope
+        with closing(self._engine(arm.capacity, ahead)) as engine, offloaded(self.model, engine, self.layout):
             engine.start(new_caches(*order))
             decoded = decode(self.model, sequence.token_ids, self.settings.prompt_length, engine.account)
         if not torch.equal(decoded.logits, expected.logits):
@@ -103,9 +104,11 @@ class Measurement:
                 parts.append(self._rows(sequence, decoded, PAGE if only_page else self.row_bytes))
         return pd.concat(parts).assign(policy=CALIBRATION, capacity=self.num_rows)
 
-    def _engine(self, num_slots: int) -> Engine:
-        return Engine(self.reader, row_bytes=self.row_bytes, num_slots=num_slots, threads=self.settings.threads)
+    def _engine(self, num_slots: int, ahead: int = 0) -> Engine:
+        sizes = {"row_bytes": self.row_bytes, "num_slots": num_slots, "ahead": ahead}
+        return Engine(self.reader, threads=self.settings.threads, **sizes)
 
     def _rows(self, sequence: Text, decoded: Decoded, row_bytes: int | None = None) -> pd.DataFrame:
         table = step_rows(decoded.costs, COLUMNS, sequence.domain, sequence.number)
-        return table.assign(bytes=table.reads * (row_bytes or self.row_bytes))
+        size = row_bytes or self.row_bytes
+        return table.assign(bytes=table.reads * size, speculative_bytes=table.speculative_reads * size)

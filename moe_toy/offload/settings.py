@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, PositiveInt
 from pydantic.dataclasses import dataclass
@@ -23,7 +23,7 @@ class Arm(NamedTuple):
 
     policy: PolicyName
     capacity: int
-    """Experts of all layers together."""
+    """Slots for experts of all layers together, those for guesses among them."""
     cache_ratio: float
 
     def __str__(self) -> str:
@@ -41,6 +41,9 @@ class OffloadSettings:
     delay_ms: NonNegative
     """What every read takes longer than it does: what if memory were farther away?"""
     scope: Scope
+    prefetch: Literal["none", "next_layer"]
+    """What is loaded ahead of time: nothing, or the experts that the router of the next layer chooses from the input of
+    this one. As many slots as a token has experts in a layer are for these."""
     policies: Annotated[tuple[PolicyName, ...], Field(min_length=1)]
     cache_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)]
     """Experts that fit, relative to those that one token activates in all layers."""
@@ -54,21 +57,26 @@ class OffloadSettings:
     def num_tokens(self) -> int:
         return self.prompt_length + self.decode_length
 
+    def slots_ahead(self, top_k: int) -> int:
+        """Of each arm, for guesses."""
+        return 0 if self.prefetch == "none" else top_k
+
     def arms(self, num_layers: int, num_experts: int, top_k: int) -> list[Arm]:
         """Every policy at every capacity, of which none is larger than all experts. Raises `UserError` for caches that
         are too small to compute a layer."""
-        active = num_layers * top_k
+        active, ahead = num_layers * top_k, self.slots_ahead(top_k)
+        least = (top_k if self.scope == "model" else active) + ahead
         arms = []
         for ratio in self.cache_ratios:
-            capacity = min(round(ratio * active), num_layers * num_experts)
-            least = top_k if self.scope == "model" else active
+            capacity = min(round(ratio * active), num_layers * num_experts + ahead)
             if capacity < least:
+                guesses = f" and as many for offload.prefetch={self.prefetch}" if ahead else ""
                 raise UserError(
-                    f"offload.cache_ratios: {ratio:g} holds {capacity} experts, but a layer needs {top_k} at once; "
-                    f"give at least {least / active:g}"
+                    f"offload.cache_ratios: {ratio:g} holds {capacity} experts, but a layer needs {top_k} at once"
+                    f"{guesses}; give at least {least / active:g}"
                 )
             if self.scope == "layer":
-                capacity -= capacity % num_layers
+                capacity -= (capacity - ahead) % num_layers
             arms += [Arm(policy, capacity, capacity / active) for policy in self.policies]
         return list(dict.fromkeys(arms))
 

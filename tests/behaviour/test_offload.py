@@ -72,6 +72,8 @@ def test_other_numbers_are_those_of_an_evaluation_without_and_the_folder_keeps_t
         (["offload.cache_ratios=[0.1]"], "offload.cache_ratios: 0.1 holds 0 experts, but a layer needs 2 at once"),
         (["offload.cache_ratios=[]"], "offload.cache_ratios"),
         (["offload.cache_ratios=[-1]"], "offload.cache_ratios"),
+        (["offload.prefetch=all"], "offload.prefetch"),
+        (["offload.prefetch=next_layer", "offload.cache_ratios=[0.6]"], "2 at once and as many for offload.prefetch"),
         (["offload.policies=[fifo]"], "offload.policies"),
         (["offload.threads=0"], "offload.threads"),
         (["offload.dtype=float16"], "offload.dtype"),
@@ -128,6 +130,7 @@ def test_a_replay_without_sizes_is_refused(refusal, tmp_path):
     assert "give expert_bytes" in refusal("evaluate", *overrides)
     sized = [*overrides, "bandwidth_gbps=1", "compute_ms=1", "expert_bytes=1e12"]
     assert "too large for this machine" in refusal("evaluate", *sized)
+    assert "recorded routing has none" in refusal("evaluate", *overrides, "offload.prefetch=next_layer")
 
 
 def test_a_file_system_without_direct_reads_is_refused(refusal, run_dir, monkeypatch):

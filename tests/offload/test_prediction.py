@@ -16,6 +16,7 @@ SETTINGS = {
     "threads": 1,
     "delay_ms": 0.0,
     "scope": "model",
+    "prefetch": "none",
     "policies": ["lru", "lfu"],
     "cache_ratios": [1, 2],
     "prompt_length": 8,
