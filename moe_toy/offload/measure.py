@@ -45,7 +45,7 @@ class Measurement:
         self.layout = Layout.of(model.config, settings.dtype)
         self.num_rows, self.row_bytes = self.layout.num_rows, self.layout.row_bytes
         self.top_k, self.active = model.config.moe.top_k, self.layout.num_layers * model.config.moe.top_k
-        self.arms = settings.arms(self.layout.num_layers, self.layout.num_experts, self.top_k)
+        self.arms = settings.arms(self.layout.num_layers, self.layout.num_experts, self.top_k, self.row_bytes)
         self.sequences = [
             Text(domain, number, block[: settings.num_tokens])
             for domain, blocks in texts.items()

@@ -39,8 +39,8 @@ class ReplayMeasurement:
         self.requests, self.num_experts, self.expert_bytes = requests, num_experts, list(expert_bytes)
         self.settings, self.folder = settings, folder
         self.num_layers, self.top_k, self.active = num_layers, top_k, num_layers * top_k
-        self.arms = settings.arms(num_layers, num_experts, top_k)
         self.num_rows, self.row_bytes = num_layers * num_experts, round_up(max(expert_bytes), PAGE)
+        self.arms = settings.arms(num_layers, num_experts, top_k, self.row_bytes)
 
     def run(self) -> pd.DataFrame:
         """One row per pass, arm, request and step, of which 0 is the prompt."""

@@ -15,6 +15,8 @@ from moe_toy.offload.settings import Arm, OffloadSettings
 from moe_toy.offload.tables import tables_of
 from tests.offload.test_prediction import SETTINGS
 
+SIZES = {"num_layers": 2, "num_experts": 8, "top_k": 2, "row_bytes": 4096}
+
 
 @pytest.fixture
 def texts():
@@ -124,12 +126,14 @@ def test_the_store_of_another_model_is_not_decoded_from(make_model, model, texts
         ({"cache_ratios": [1.5, 4, 8, 99]}, [6, 16]),
         ({"cache_ratios": [0.5]}, [2]),
         ({"cache_ratios": [1.3, 2.6], "scope": "layer"}, [4, 10]),
+        ({"cache_ratios": [], "cache_bytes": ["21KiB", 4096 * 9, "1GB"]}, [5, 9, 16]),
+        ({"cache_ratios": [1], "cache_bytes": ["16KiB"]}, [4]),
         ({"cache_ratios": [1, 99], "prefetch": "next_layer"}, [4, 16 + 2]),
         ({"cache_ratios": [1.8], "scope": "layer", "prefetch": "next_layer"}, [2 * 2 + 2]),
     ],
 )
 def test_capacities_follow_from_ratios(changes, capacities):
-    arms = settings(policies=["lru"], **changes).arms(num_layers=2, num_experts=8, top_k=2)
+    arms = settings(policies=["lru"], **changes).arms(**SIZES)
     assert arms == [Arm("lru", capacity, capacity / 4) for capacity in capacities]
 
 
@@ -139,4 +143,9 @@ def test_capacities_follow_from_ratios(changes, capacities):
 )
 def test_a_cache_that_cannot_hold_a_layer_is_refused(ratio, scope, prefetch, least):
     with pytest.raises(UserError, match=f"at least {least}$"):
-        settings(cache_ratios=[ratio], scope=scope, prefetch=prefetch).arms(num_layers=2, num_experts=8, top_k=2)
+        settings(cache_ratios=[ratio], scope=scope, prefetch=prefetch).arms(**SIZES)
+
+
+def test_bytes_that_cannot_hold_a_layer_are_refused():
+    with pytest.raises(UserError, match=r"cache_bytes: 8191 holds 1 experts, but a layer needs 2 .* at least 8192$"):
+        settings(cache_bytes=[8191]).arms(**SIZES)

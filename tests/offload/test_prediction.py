@@ -19,6 +19,7 @@ SETTINGS = {
     "prefetch": "none",
     "policies": ["lru", "lfu"],
     "cache_ratios": [1, 2],
+    "cache_bytes": [],
     "prompt_length": 8,
     "decode_length": 8,
     "samples_per_domain": 1,
