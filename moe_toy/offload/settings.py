@@ -78,8 +78,8 @@ class OffloadSettings:
         for given, capacity, enough in asked:
             if capacity < least:
                 raise UserError(
-                    f"offload.{given} holds {capacity} experts, but a layer needs {top_k} at once{guesses}; give at least "
-                    f"{enough}"
+                    f"offload.{given} holds {capacity} experts, but a layer needs {top_k} at once{guesses}; "
+                    f"give at least {enough}"
                 )
             slots = min(capacity, num_layers * num_experts + ahead)
             if self.scope == "layer":

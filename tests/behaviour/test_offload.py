@@ -107,7 +107,7 @@ def test_limits_of_locality_are_refused(refusal, run_dir):
 
 
 def test_targets_that_decode_nothing_are_refused(refusal):
-    assert "checkpoint of ours" in refusal("evaluate", "target=huggingface", "target.path=x", "offload=disk")
+    assert "offload decodes with a model" in refusal("evaluate", "target=runs", "target.paths=[x]", "offload=disk")
 
 
 def test_recorded_routing_is_replayed(tmp_path):
