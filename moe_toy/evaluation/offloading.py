@@ -33,8 +33,11 @@ class Offloading:
     def check(self, config: ModelConfig, locality: LocalityScheme, device: str, samples: Samples) -> None:
         """Raise `UserError` for what cannot be measured, before anything is created."""
         settings = self.settings
-        if device != "cpu":
-            raise UserError(f"offload decodes on the CPU, not on target.device={device}; give target.device=cpu")
+        if device != "cpu" and not (device.startswith("cuda") and settings.store == "host"):
+            raise UserError(
+                f"offload={settings.store} decodes on the CPU, not on target.device={device}; give target.device=cpu, "
+                "or offload=host for a GPU of NVIDIA"
+            )
         if locality.steer(torch.zeros(1, 1, dtype=torch.int64)) is not None:
             raise UserError(
                 "offload decodes token by token, which a limit of what tokens may choose (locality, "

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 from time import perf_counter
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from moe_toy.offload.ahead import Ahead, Reading
@@ -56,12 +57,26 @@ class Engine:
 
     The last `ahead` slots are for guesses (`guess`), and no cache may use them. An expert that was guessed rightly
     changes places with the slot that its cache gave it, so that caches hold at any time what they hold without guesses.
+    Slots are pages of main memory, or, with a `device`, memory of that.
     """
 
-    def __init__(self, reader: Reader, *, row_bytes: int, num_slots: int, threads: int, ahead: int = 0) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        row_bytes: int,
+        num_slots: int,
+        threads: int,
+        ahead: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
         self.reader, self.row_bytes, self.num_slots, self.threads = reader, row_bytes, num_slots, threads
-        self.memory = mmap.mmap(-1, num_slots * row_bytes)
-        view = memoryview(self.memory)
+        self.memory: mmap.mmap | Tensor
+        if device is None:
+            self.memory = mmap.mmap(-1, num_slots * row_bytes)
+        else:
+            self.memory = torch.empty(num_slots * row_bytes, dtype=torch.uint8, device=device)
+        view = self.memory if isinstance(self.memory, Tensor) else memoryview(self.memory)
         self.buffers = [view[slot * row_bytes : (slot + 1) * row_bytes] for slot in range(num_slots)]
         self.pool = ThreadPoolExecutor(threads, "expert reader") if threads > 1 or ahead else None
         self.ahead = Ahead(range(num_slots - ahead, num_slots)) if ahead else None
@@ -102,7 +117,7 @@ class Engine:
         self.account.speculative_reads += self.ahead.begin(absent, self._read_one, self.pool)
         self.account.management += perf_counter() - start
 
-    def matrices(self, make: Callable[[mmap.mmap, int], tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    def matrices(self, make: Callable[[mmap.mmap | Tensor, int], tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         """Of every slot, for whichever expert is in it."""
         return [make(self.memory, slot * self.row_bytes) for slot in range(self.num_slots)]
 

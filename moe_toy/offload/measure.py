@@ -28,6 +28,13 @@ from moe_toy.offload.store import Store, open_store, write_store
 STORE = "experts.bin"
 
 
+def multiply_one_by_one(model: MoETransformer) -> None:
+    """Let resident experts be computed as those in slots are: the grouped product of a GPU rounds otherwise."""
+    for block in model.blocks:
+        if block.is_moe:
+            block.ffn.experts.backend = "loop"
+
+
 class Text(NamedTuple):
     domain: str
     number: int
@@ -41,6 +48,9 @@ class Measurement:
         self, model: MoETransformer, texts: Mapping[str, Sequence[Tensor]], settings: OffloadSettings, folder: Path
     ) -> None:
         self.model = model.eval().to(DTYPES[settings.dtype])
+        self.device = model.rotation.device
+        if self.device.type == "cuda":
+            multiply_one_by_one(model)
         self.settings, self.folder = settings, folder
         self.layout = Layout.of(model.config, settings.dtype)
         self.num_rows, self.row_bytes = self.layout.num_rows, self.layout.row_bytes
@@ -59,7 +69,9 @@ class Measurement:
         self.expected = [self._decode_resident(sequence) for sequence in self.sequences]
         arms = [self._calibrate, self._run_resident, *(partial(self._run_arm, arm) for arm in self.arms)]
         names = [f"{sequence.domain} {sequence.number}" for sequence in self.sequences]
-        with closing(open_reader(self.store, self.settings.store, self.settings.delay_ms / 1000)) as self.reader:
+        with closing(
+            open_reader(self.store, self.settings.store, self.settings.delay_ms / 1000, self.device)
+        ) as self.reader:
             return run_passes(arms, names, self.folder, "Decoding")
 
     def _store(self) -> Store:
@@ -106,7 +118,8 @@ class Measurement:
 
     def _engine(self, num_slots: int, ahead: int = 0) -> Engine:
         sizes = {"row_bytes": self.row_bytes, "num_slots": num_slots, "ahead": ahead}
-        return Engine(self.reader, threads=self.settings.threads, **sizes)
+        device = None if self.device.type == "cpu" else self.device
+        return Engine(self.reader, threads=self.settings.threads, device=device, **sizes)
 
     def _rows(self, sequence: Text, decoded: Decoded, row_bytes: int | None = None) -> pd.DataFrame:
         table = step_rows(decoded.costs, COLUMNS, sequence.domain, sequence.number)

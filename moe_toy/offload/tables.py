@@ -38,7 +38,7 @@ def tables_of(measurement: Measurement | ReplayMeasurement) -> tuple[dict[str, p
     facts = measurement.settings.as_json() | {
         "computes": isinstance(measurement, Measurement),
         "place": PLACES[measurement.settings.store],
-        "processor": processor(),
+        "processor": processor(measurement.device),
         "cpu_threads": torch.get_num_threads(),
         "row_bytes": measurement.row_bytes,
         "num_rows": measurement.num_rows,
@@ -52,8 +52,10 @@ def tables_of(measurement: Measurement | ReplayMeasurement) -> tuple[dict[str, p
     return {"offload": table, "offload_steps": steps}, facts
 
 
-def processor() -> str:
+def processor(device: torch.device) -> str:
     """As the system calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:

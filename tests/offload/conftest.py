@@ -14,7 +14,7 @@ from moe_toy.offload.cache import lookups_of, new_caches
 from moe_toy.offload.decode import Decoded, decode
 from moe_toy.offload.engine import Account, Engine
 from moe_toy.offload.experts import offloaded
-from moe_toy.offload.readers import open_reader
+from moe_toy.offload.readers import CPU, open_reader
 from moe_toy.offload.store import Store, write_store
 from tests.model.conftest import make_config  # noqa: F401
 
@@ -53,9 +53,10 @@ def store(model, tmp_path) -> Store:
 
 
 @contextmanager
-def engine_of(store: Store, capacity: int, *, kind="page_cache", threads=1, delay=0.0, ahead=0) -> Iterator[Engine]:
-    reader = open_reader(store, kind, delay)
-    engine = Engine(reader, row_bytes=store.layout.row_bytes, num_slots=capacity, threads=threads, ahead=ahead)
+def engine_of(store: Store, capacity: int, *, kind="page_cache", delay=0.0, device=None, **options) -> Iterator[Engine]:
+    reader = open_reader(store, kind, delay, device or CPU)
+    options = {"threads": 1, "device": device} | options
+    engine = Engine(reader, row_bytes=store.layout.row_bytes, num_slots=capacity, **options)
     try:
         yield engine
     finally:
