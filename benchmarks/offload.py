@@ -3,19 +3,29 @@
 python benchmarks/offload.py RUN_DIRECTORY [--threads=1] [--samples=3]
 
 Prints what the disk store reaches of a plain loop of preadv, what decoding out of slots costs where nothing is missed,
-and tokens per second of the same model, on the same tokens: ours at several cache ratios; transformers with the weights
-of the experts' layers on disk, by accelerate; transformers with its weights mapped from the file. Peers hold as much as
-the system's page cache lets them; ours only what its slots hold.
+and tokens per second of the same model, on the same tokens: ours at several cache ratios, without and with loading
+ahead; transformers with its experts mapped from the file; transformers with all weights on disk, by accelerate.
+
+Peers are measured as they are, with as much of their files as the page cache of the system likes to hold, and confined:
+their files are dropped from it (posix_fadvise, after madvise for a mapping) before every token, or every n-th, between
+the times that count. A mapped model then has at most the experts of n tokens, which is what our slots have at ratio n,
+and on average half of that; what the system reads ahead comes on top. accelerate reads every expert of a layer for each
+token, so it is confined before every token only. What came from the disk (/proc/self/io) is printed beside, and tells
+whether they were confined. This asks for no rights; a control group would be exact, but is for administrators.
 """
 
 import argparse
+import json
+import mmap
 import os
 import random
+import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -96,8 +106,9 @@ class AllMissed(Cache):
         return [Step(item, slot, True) for slot, item in enumerate(items)]
 
 
-def engine_of(store: Store, num_slots: int) -> Engine:
-    return Engine(open_reader(store, "disk"), row_bytes=store.layout.row_bytes, num_slots=num_slots, threads=THREADS)
+def engine_of(store: Store, num_slots: int, ahead: int = 0) -> Engine:
+    sizes = {"row_bytes": store.layout.row_bytes, "num_slots": num_slots, "ahead": ahead}
+    return Engine(open_reader(store, "disk"), threads=THREADS, **sizes)
 
 
 def ours(model: MoETransformer, store: Store, tokens: torch.Tensor, samples: int) -> None:
@@ -113,16 +124,23 @@ def ours(model: MoETransformer, store: Store, tokens: torch.Tensor, samples: int
                 cached.append(token_seconds(decode(model, tokens, PROMPT, engine.account).costs))
     print(f"resident: {1 / median(resident):.0f} tokens/s")
     print(f"all experts cached: {median(cached) / median(resident):.2f} times the time of resident decoding")
-    for ratio in RATIOS:
-        capacity = min(ratio * layout.num_layers * model.config.moe.top_k, layout.num_rows)
-        seconds, managed = [], []
-        with closing(engine_of(store, capacity)) as engine, offloaded(model, engine, layout):
+    top_k = model.config.moe.top_k
+    for ratio, ahead in ((ratio, ahead) for ratio in RATIOS for ahead in (0, top_k)):
+        capacity = min(ratio * layout.num_layers * top_k, layout.num_rows + ahead)
+        if capacity < ahead + top_k:
+            continue
+        seconds, managed, before = [], [], read_from_disk()
+        with closing(engine_of(store, capacity, ahead)) as engine, offloaded(model, engine, layout):
             for _ in range(samples):
-                engine.start(new_caches("lru", [], capacity, layout.num_layers))
+                engine.start(new_caches("lru", [], capacity - ahead, layout.num_layers))
                 costs = decode(model, tokens, PROMPT, engine.account).costs
                 seconds.append(token_seconds(costs))
                 managed.append(costs[1:, MANAGEMENT].sum() / costs[1:, 0].sum())
-        print(f"ours, ratio {ratio}: {1 / median(seconds):.1f} tokens/s, {median(managed):.1%} management")
+        read = (read_from_disk() - before) / samples / DECODED / 1e6
+        print(
+            f"ours, ratio {ratio}{', prefetch' * bool(ahead)}: {1 / median(seconds):.1f} tokens/s, "
+            f"{median(managed):.1%} management, {read:.1f} MB read per token (with those of the prompt)"
+        )
 
 
 def peers(run: Path, folder: Path, tokens: torch.Tensor, samples: int) -> None:
@@ -133,30 +151,92 @@ def peers(run: Path, folder: Path, tokens: torch.Tensor, samples: int) -> None:
     except ImportError:
         print("peers: transformers and accelerate are not installed")
         return
-    from safetensors.torch import load_file
+    from safetensors.torch import save_file
 
     try:
         export(run, folder)
     except UserError as error:
         print(f"peers: {error}")
         return
-    for name in ("mapped", "accelerate disk_offload"):
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
-        if name == "mapped":
-            theirs.load_state_dict(load_file(folder / "model.safetensors"), assign=True, strict=False)
-        else:
-            theirs = accelerate.disk_offload(theirs, folder / "offload", execution_device=torch.device("cpu"))
-        seconds = [_decode_theirs(theirs.eval(), tokens) for _ in range(samples)]
-        print(f"{name}: {1 / median(seconds):.1f} tokens/s")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    # As the model has them: the folder names experts one by one, and its tensors would match nothing.
+    save_file(theirs.state_dict(), folder / "mapped.safetensors")
+    mapping = Mapping(folder / "mapped.safetensors")
+    theirs.load_state_dict(mapping.tensors(), assign=True)
+    for every in (None, *RATIOS):
+        _time_theirs("mapped", samples, every, partial(_decode_theirs, theirs, tokens, mapping.drop))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    theirs = accelerate.disk_offload(theirs, folder / "offload", execution_device=torch.device("cpu"))
+    os.sync()  # only what is on the disk can be dropped
+    decode_theirs = partial(_decode_theirs, theirs, tokens, partial(drop, folder / "offload"))
+    for every in (None, 1):
+        _time_theirs("accelerate disk_offload", samples, every, decode_theirs)
+
+
+class Mapping:
+    """The tensors of a safetensors file: experts lie in the mapped file, the others in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            self.memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        length = int.from_bytes(self.memory[:8], "little")
+        header = json.loads(self.memory[8 : 8 + length])
+        return {name: self._tensor(name, said, 8 + length) for name, said in header.items() if name != "__metadata__"}
+
+    def drop(self) -> None:
+        self.memory.madvise(mmap.MADV_DONTNEED)
+        drop(self.path.parent, self.path.name)
+
+    def _tensor(self, name: str, said: dict, first: int) -> torch.Tensor:
+        if said["dtype"] != "F32":
+            raise UserError(f"{self.path}: {name} is {said['dtype']}, and only F32 is expected")
+        start, end = (first + offset for offset in said["data_offsets"])
+        if start == end:
+            return torch.zeros(said["shape"])
+        tensor = torch.frombuffer(self.memory, dtype=torch.float32, count=(end - start) // 4, offset=start)
+        tensor = tensor.view(said["shape"])
+        return tensor if ".experts." in name else tensor.clone()
+
+
+def drop(folder: Path, names: str = "*.dat") -> None:
+    """From the page cache, as far as nobody has mapped them."""
+    for path in folder.glob(names):
+        file = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+
+
+def read_from_disk() -> int:
+    """Bytes, by this process."""
+    return int(re.search(r"read_bytes: (\d+)", Path("/proc/self/io").read_text())[1])
+
+
+def _time_theirs(
+    name: str, samples: int, every: int | None, decode_theirs: Callable[[int | None], tuple[float, float]]
+) -> None:
+    seconds, read = zip(*[decode_theirs(every) for _ in range(samples)], strict=True)
+    confined = "unconfined" if every is None else f"dropped before every {every}. token"
+    print(f"{name}, {confined}: {1 / median(seconds):.1f} tokens/s, {median(read) / 1e6:.1f} MB read per token")
 
 
 @torch.inference_mode()
-def _decode_theirs(model: torch.nn.Module, tokens: torch.Tensor) -> float:
+def _decode_theirs(
+    model: torch.nn.Module, tokens: torch.Tensor, drop: Callable[[], None], every: int | None
+) -> tuple[float, float]:
+    """Seconds and bytes read of a token."""
     cache = model(input_ids=tokens[None, :PROMPT], use_cache=True).past_key_values
-    start = time.perf_counter()
-    for token in tokens[PROMPT:]:
+    seconds, before = 0.0, read_from_disk()
+    for number, token in enumerate(tokens[PROMPT:]):
+        if every is not None and number % every == 0:
+            drop()
+        start = time.perf_counter()
         cache = model(input_ids=token[None, None], past_key_values=cache, use_cache=True).past_key_values
-    return (time.perf_counter() - start) / DECODED
+        seconds += time.perf_counter() - start
+    return seconds / DECODED, (read_from_disk() - before) / DECODED
 
 
 def token_seconds(costs: np.ndarray) -> float:
