@@ -47,6 +47,8 @@ OUR_STEPS = (  # share of the rows that matter most first: (arm, sequences, reco
     ("share1", 8, False, True),
     ("share1", 8, False, False),
 )
+PEER_STEPS = (False, True)
+"""Compiled or not."""
 
 
 def main() -> None:
@@ -75,7 +77,7 @@ class Bench:
     def run(self) -> dict[str, Any]:
         self.gemm = gemm_peak(self.device, 256 if self.tiny else 8192)
         rows = [self.ours(*case) for case in OUR_STEPS if self.has_time()]
-        rows += [self.theirs(compiled) for compiled in (False, True) if self.has_time() and installed("transformers")]
+        rows += [self.theirs(compiled) for compiled in PEER_STEPS if self.has_time() and installed("transformers")]
         shares = self.shares() if self.has_time() else {}
         return {
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else platform.processor() or "cpu",

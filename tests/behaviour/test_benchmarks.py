@@ -93,7 +93,7 @@ def test_decoding_with_experts_in_slow_memory_is_timed_beside_peers(printed, tex
 def test_the_benchmark_of_a_gpu_writes_its_tables_at_toy_size_on_a_cpu(tmp_path):
     """In a process of its own: the compiler cannot see through the checks of shapes that pytest adds."""
     steps = (("baseline", 2, False, True), ("share1", 2, True, False))
-    code = f"import gpu; gpu.OUR_STEPS = {steps}; gpu.main()"
+    code = f"import gpu; gpu.OUR_STEPS = {steps}; gpu.PEER_STEPS = (False,); gpu.main()"
     arguments = ["--device=cpu", "--tiny", "--steps=1", f"--out={tmp_path}"]
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=ROOT / "benchmarks", capture_output=True, text=True, check=False)

@@ -1,5 +1,7 @@
 """What a sweep over locality shows beyond others: bits per byte over misses."""
 
+import runpy
+
 import pandas as pd
 import pytest
 
@@ -7,6 +9,7 @@ from moe_toy.report import sweep as report
 from moe_toy.report.figures import locality as figures
 from moe_toy.results import Results
 from tests.findings.test_locality_claims import table
+from tests.paths import ROOT
 
 
 def rows(**hit_rates_and_bits: tuple[float, float]) -> pd.DataFrame:
@@ -34,13 +37,17 @@ def test_a_scheme_is_a_line_along_its_best_arms_at_all_strengths():
     assert list(lines[1].y) == pytest.approx([2.2, 2.05])
 
 
-def test_the_page_of_such_a_sweep_has_it_and_its_own_claims(tmp_path):
+def write_sweep(directory):
     results = table()
     results["run_dir"] = [f"{number}" for number in range(len(results))]
     sizes = ("total_parameters", "active_parameters", "flops_per_token")
-    directory = tmp_path / "locality"
     directory.mkdir()
     results.assign(**dict.fromkeys(sizes, 1e6)).to_parquet(directory / "results.parquet")
+    return directory
+
+
+def test_the_page_of_such_a_sweep_has_it_and_its_own_claims(tmp_path):
+    directory = write_sweep(tmp_path / "locality")
     checked = report.write_sweep_report(directory, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Of 8 claims about locality, 6 hold and 2 fail in this sweep." in page
@@ -51,6 +58,23 @@ def test_the_page_of_such_a_sweep_has_it_and_its_own_claims(tmp_path):
     assert (contrast["effective experts"], contrast.seeds) == (60, 3)
     assert "MaxVio" not in kept  # which nobody logged
     assert set(checked.claim) >= {"balance", "collapse"}
-    results.drop(columns="locality").assign(**dict.fromkeys(sizes, 1e6)).to_parquet(directory / "results.parquet")
+    file = directory / "results.parquet"
+    pd.read_parquet(file).drop(columns="locality").to_parquet(file)
     report.write_sweep_report(directory, tmp_path / "paper")
     assert "Bits per byte over misses" not in (tmp_path / "paper" / "report.html").read_text()
+
+
+def test_the_picture_in_the_docs_has_a_line_for_each_scheme_in_the_order_of_coefficients(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep")
+    script = runpy.run_path(str(ROOT / "docs" / "draw_locality.py"))
+    script["main"]([str(tmp_path / "locality.png"), str(sweep)])
+    assert (tmp_path / "locality.png").stat().st_size > 10_000
+    _, balanced = script["draw"](table()).axes
+    lines = {line.get_label(): line for line in balanced.lines}
+    assert lines.keys() == set(table().locality)
+    assert list(lines["none"].get_xdata()) == pytest.approx([0.4, 0.2, 0.1])
+    assert list(lines["none"].get_ydata()) == pytest.approx([0.5 + 0.012, 0.4 + 0.012, 0.35 + 0.012])
+    assert lines["adjacent/strong"].get_alpha() < lines["adjacent"].get_alpha()
+    with pytest.raises(SystemExit) as stop:
+        script["main"]([str(tmp_path / "locality.png")])
+    assert stop.value.code == 2

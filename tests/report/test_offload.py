@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from moe_toy.balance.base import LoadBalancer
+from moe_toy.model.config import ModelConfig, MoEConfig
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.offload.measure import Measurement
 from moe_toy.offload.settings import OffloadSettings
@@ -11,21 +12,18 @@ from moe_toy.offload.tables import tables_of
 from moe_toy.report.html import write_report
 from moe_toy.report.offload import measured_section
 from moe_toy.results import Results
-from tests.model.conftest import make_config  # noqa: F401
+from tests.model.conftest import MODEL, MOE
 from tests.offload.test_prediction import SETTINGS
 
 
-@pytest.fixture
-def prefetch(request):
-    return getattr(request, "param", "none")
-
-
-@pytest.fixture
-def results(make_config, small_results, tmp_path, prefetch):  # noqa: F811
-    model = MoETransformer(make_config(), LoadBalancer(num_layers=2, num_experts=8))
+@pytest.fixture(scope="module", params=["none", "next_layer"])
+def results(request, small_results, tmp_path_factory):
+    config = ModelConfig(**MODEL, moe=MoEConfig(**MOE))
+    model = MoETransformer(config, LoadBalancer(num_layers=2, num_experts=8))
     texts = {name: [torch.randint(50, (16,))] for name in ("<b>code", "text")}
-    settings = OffloadSettings(**SETTINGS | {"policies": ["lru", "random"], "delay_ms": 0.5, "prefetch": prefetch})
-    tables, facts = tables_of(Measurement(model, texts, settings, tmp_path / "offload"))
+    changes = {"policies": ["lru", "random"], "delay_ms": 0.5, "prefetch": request.param}
+    settings = OffloadSettings(**SETTINGS | changes)
+    tables, facts = tables_of(Measurement(model, texts, settings, tmp_path_factory.mktemp("offload")))
     return Results(small_results.summary | {"offload": facts}, small_results.tables | tables)
 
 
@@ -33,8 +31,8 @@ def test_it_is_left_out_where_nothing_was_decoded(small_results):
     assert measured_section(small_results) is None
 
 
-@pytest.mark.parametrize("prefetch", ["none", "next_layer"], indirect=True)
-def test_it_shows_every_arm_and_says_how_it_was_measured(results, tmp_path, prefetch):
+def test_it_shows_every_arm_and_says_how_it_was_measured(results, tmp_path):
+    prefetch = results.summary["offload"]["prefetch"]
     html = measured_section(results).html()
     assert html.count("<tr><td>LRU</td>") == html.count("<tr><td>Random</td>") == 2
     assert html.count("<tr><td>Resident</td>") == 1

@@ -1,0 +1,46 @@
+"""Seeds of one sweep that several machines trained, in one table: `python docs/join_sweeps.py OUT SWEEP_DIRECTORY ...`.
+
+`evaluate.py target=sweep target.path=OUT` then judges all of them. OUT gets results.parquet alone: no curves are drawn.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from moe_toy.checks.mistakes import report_user_errors
+from moe_toy.errors import UserError
+from moe_toy.files.atomic import save_atomically
+from moe_toy.report.sweep_files import COLUMNS, RESULTS, read_sweep
+
+SAME = [column for column in COLUMNS if column not in ("arm", "seed", "run_dir")]
+
+
+def join(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Rows of all tables; raises `UserError` where two hold the same run, or an arm is another model."""
+    joined = pd.concat(tables.values(), ignore_index=True)
+    twice = joined[joined.duplicated(["arm", "seed"])]
+    if len(twice):
+        run = twice.iloc[0]
+        raise UserError(f"{' and '.join(tables)}: two of them hold arm {run.arm} of seed {run.seed}; give one of them")
+    for column in SAME:
+        models = joined.groupby("arm")[column].nunique()
+        if (models > 1).any():
+            arm = models.idxmax()
+            raise UserError(f"{' and '.join(tables)}: {column} of arm {arm} differs; give seeds of one sweep")
+    return joined
+
+
+def main(arguments: list[str]) -> None:
+    with report_user_errors("OUT"):
+        if len(arguments) < 3:
+            raise UserError("give a directory to write to and the directories of at least two sweeps")
+        out, *sweeps = map(Path, arguments)
+        joined = join({str(sweep): read_sweep(sweep) for sweep in sweeps})
+        out.mkdir(parents=True, exist_ok=True)
+        with save_atomically(out / RESULTS) as part:
+            joined.to_parquet(part, index=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
