@@ -9,9 +9,10 @@ ahead; transformers with its experts mapped from the file; transformers with all
 Peers are measured as they are, with as much of their files as the page cache of the system likes to hold, and confined:
 their files are dropped from it (posix_fadvise, after madvise for a mapping) before every token, or every n-th, between
 the times that count. A mapped model then has at most the experts of n tokens, which is what our slots have at ratio n,
-and on average half of that; what the system reads ahead comes on top. accelerate reads every expert of a layer for each
-token, so it is confined before every token only. What came from the disk (/proc/self/io) is printed beside, and tells
-whether they were confined. This asks for no rights; a control group would be exact, but is for administrators.
+and on average half of that. What the system reads ahead comes on top, which can be the whole file of a small model, so
+it is measured with and without. accelerate reads every expert of a layer for each token, so it is confined before every
+token only. What came from the disk (/proc/self/io) is printed beside, and tells whether they were confined. This asks
+for no rights; a control group would be exact, but is for administrators.
 """
 
 import argparse
@@ -163,8 +164,12 @@ def peers(run: Path, folder: Path, tokens: torch.Tensor, samples: int) -> None:
     save_file(theirs.state_dict(), folder / "mapped.safetensors")
     mapping = Mapping(folder / "mapped.safetensors")
     theirs.load_state_dict(mapping.tensors(), assign=True)
+    decode_mapped = partial(_decode_theirs, theirs, tokens, mapping.drop)
     for every in (None, *RATIOS):
-        _time_theirs("mapped", samples, every, partial(_decode_theirs, theirs, tokens, mapping.drop))
+        _time_theirs("mapped", samples, every, decode_mapped)
+    mapping.memory.madvise(mmap.MADV_RANDOM)
+    for every in RATIOS:
+        _time_theirs("mapped, nothing read ahead", samples, every, decode_mapped)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     theirs = accelerate.disk_offload(theirs, folder / "offload", execution_device=torch.device("cpu"))
     os.sync()  # only what is on the disk can be dropped
