@@ -3,9 +3,9 @@
 python benchmarks/offload.py RUN_DIRECTORY [--threads=1] [--samples=3]
 
 Prints what the disk store reaches of a plain loop of preadv, what decoding out of slots costs where nothing is missed,
-and tokens per second of the same model, on the same tokens: ours at several cache ratios; transformers with the weights
-of the experts' layers on disk, by accelerate; transformers with its weights mapped from the file. Peers hold as much as
-the system's page cache lets them; ours only what its slots hold.
+and tokens per second of the same model, on the same tokens: ours at several cache ratios, without and with loading
+ahead; transformers with its experts mapped from the file; transformers with all weights on disk, by accelerate.
+offload_peers.py tells how these are confined to the same memory.
 """
 
 import argparse
@@ -21,11 +21,10 @@ from statistics import median
 
 import numpy as np
 import torch
+from offload_peers import peers, read_from_disk
 
-from moe_toy.errors import UserError
 from moe_toy.evaluation.checkpoint import CheckpointTarget
 from moe_toy.evaluation.settings import Options
-from moe_toy.export.to_huggingface import export
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.offload.cache import Cache, Step, new_caches
 from moe_toy.offload.decode import COLUMNS, decode
@@ -56,7 +55,8 @@ def main() -> None:
         store = write_store(model, Path(folder) / "experts.bin", "float32")
         bandwidth(store)
         ours(model, store, tokens, arguments.samples)
-        peers(arguments.run, Path(folder) / "exported", tokens, arguments.samples)
+        parts = tokens[:PROMPT], tokens[PROMPT:]
+        peers(arguments.run, Path(folder) / "exported", parts, RATIOS, arguments.samples)
 
 
 def bandwidth(store: Store) -> None:
@@ -96,8 +96,9 @@ class AllMissed(Cache):
         return [Step(item, slot, True) for slot, item in enumerate(items)]
 
 
-def engine_of(store: Store, num_slots: int) -> Engine:
-    return Engine(open_reader(store, "disk"), row_bytes=store.layout.row_bytes, num_slots=num_slots, threads=THREADS)
+def engine_of(store: Store, num_slots: int, ahead: int = 0) -> Engine:
+    sizes = {"row_bytes": store.layout.row_bytes, "num_slots": num_slots, "ahead": ahead}
+    return Engine(open_reader(store, "disk"), threads=THREADS, **sizes)
 
 
 def ours(model: MoETransformer, store: Store, tokens: torch.Tensor, samples: int) -> None:
@@ -113,50 +114,23 @@ def ours(model: MoETransformer, store: Store, tokens: torch.Tensor, samples: int
                 cached.append(token_seconds(decode(model, tokens, PROMPT, engine.account).costs))
     print(f"resident: {1 / median(resident):.0f} tokens/s")
     print(f"all experts cached: {median(cached) / median(resident):.2f} times the time of resident decoding")
-    for ratio in RATIOS:
-        capacity = min(ratio * layout.num_layers * model.config.moe.top_k, layout.num_rows)
-        seconds, managed = [], []
-        with closing(engine_of(store, capacity)) as engine, offloaded(model, engine, layout):
+    top_k = model.config.moe.top_k
+    for ratio, ahead in ((ratio, ahead) for ratio in RATIOS for ahead in (0, top_k)):
+        capacity = min(ratio * layout.num_layers * top_k, layout.num_rows + ahead)
+        if capacity < ahead + top_k:
+            continue
+        seconds, managed, before = [], [], read_from_disk()
+        with closing(engine_of(store, capacity, ahead)) as engine, offloaded(model, engine, layout):
             for _ in range(samples):
-                engine.start(new_caches("lru", [], capacity, layout.num_layers))
+                engine.start(new_caches("lru", [], capacity - ahead, layout.num_layers))
                 costs = decode(model, tokens, PROMPT, engine.account).costs
                 seconds.append(token_seconds(costs))
                 managed.append(costs[1:, MANAGEMENT].sum() / costs[1:, 0].sum())
-        print(f"ours, ratio {ratio}: {1 / median(seconds):.1f} tokens/s, {median(managed):.1%} management")
-
-
-def peers(run: Path, folder: Path, tokens: torch.Tensor, samples: int) -> None:
-    """transformers' model of the same weights, which it has from a folder that we export."""
-    try:
-        import accelerate
-        import transformers
-    except ImportError:
-        print("peers: transformers and accelerate are not installed")
-        return
-    from safetensors.torch import load_file
-
-    try:
-        export(run, folder)
-    except UserError as error:
-        print(f"peers: {error}")
-        return
-    for name in ("mapped", "accelerate disk_offload"):
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
-        if name == "mapped":
-            theirs.load_state_dict(load_file(folder / "model.safetensors"), assign=True, strict=False)
-        else:
-            theirs = accelerate.disk_offload(theirs, folder / "offload", execution_device=torch.device("cpu"))
-        seconds = [_decode_theirs(theirs.eval(), tokens) for _ in range(samples)]
-        print(f"{name}: {1 / median(seconds):.1f} tokens/s")
-
-
-@torch.inference_mode()
-def _decode_theirs(model: torch.nn.Module, tokens: torch.Tensor) -> float:
-    cache = model(input_ids=tokens[None, :PROMPT], use_cache=True).past_key_values
-    start = time.perf_counter()
-    for token in tokens[PROMPT:]:
-        cache = model(input_ids=token[None, None], past_key_values=cache, use_cache=True).past_key_values
-    return (time.perf_counter() - start) / DECODED
+        read = (read_from_disk() - before) / samples / DECODED / 1e6
+        print(
+            f"ours, ratio {ratio}{', prefetch' * bool(ahead)}: {1 / median(seconds):.1f} tokens/s, "
+            f"{median(managed):.1%} management, {read:.1f} MB read per token (with those of the prompt)"
+        )
 
 
 def token_seconds(costs: np.ndarray) -> float:

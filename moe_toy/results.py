@@ -25,9 +25,12 @@ where routing was recorded elsewhere, absent in older folders), `loss` (mean ove
   each layer;
 - `offload` (only with `offload`): policy (resident: all experts at hand), cache_ratio, capacity, domain, tokens,
   tokens_per_second, ms_per_token, predicted_ms, its parts compute_ms, stall_ms and management_ms, hit_rate,
-  simulated_hit_rate, reads_per_token, bytes_per_token, p50_ms, p95_ms, p99_ms, prefill_ms, prefill_bytes (of a prompt);
+  simulated_hit_rate, reads_per_token, bytes_per_token, speculative_hit_rate (asked for, not in the cache, but loaded
+  ahead), speculative_bytes_per_token (loaded ahead, asked for or not; bytes_per_token is without), p50_ms, p95_ms,
+  p99_ms, prefill_ms, prefill_bytes (of a prompt);
 - `offload_steps` (likewise): pass, policy, capacity, domain, sequence, step (0 is the prompt), seconds, stall,
-  management (both in seconds), requests, reads, rounds, bytes, simulated_reads; policy calibration: of the prediction;
+  management (both in seconds), requests, reads, rounds, speculative_reads, speculative_hits, bytes,
+  speculative_bytes, simulated_reads; policy calibration: of the prediction;
 - `text`: domain, sequence, position, token, layer, rank, expert: a few passages with the experts of every token.
 
 Each is a parquet and a CSV file; in the latter a text such as NA stands in quotes (`files.csv_tables.read_csv`).

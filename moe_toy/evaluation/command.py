@@ -13,11 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.checks.constructors import check_constructors
 from moe_toy.errors import UserError
-from moe_toy.evaluation.checkpoint import CheckpointTarget
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import DEVICE, Options, RunSettings
 from moe_toy.evaluation.target import Target
-from moe_toy.evaluation.trace_files import TraceTarget
 from moe_toy.model.allocator import keep_freed_memory
 from moe_toy.runs.run_directory import CONFIG
 
@@ -93,9 +91,9 @@ def build(cfg: DictConfig) -> Target:
         device={name: getattr(settings, name) for name in DEVICE},
     )
     target = instantiate(cfg.target, _partial_=True)(options=options)
-    if offload is not None and not isinstance(target, CheckpointTarget | TraceTarget):
+    if offload is not None and not hasattr(target, "offloading"):
         raise UserError(
-            "offload decodes with a checkpoint of ours or replays recorded routing, which this target is not; give "
-            "offload=none"
+            "offload decodes with a model (target=checkpoint, huggingface) or replays recorded routing (target=trace); "
+            "give offload=none"
         )
     return target

@@ -12,16 +12,21 @@ from pydantic import PositiveInt
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.evaluation import write_report
+from moe_toy.evaluation.offloading import Offloading, store_bytes
 from moe_toy.evaluation.pretrained_model import PretrainedModel, first_number
 from moe_toy.evaluation.reading import Reading
 from moe_toy.evaluation.router_hooks import Family, family_of, named_by_user
 from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, check_device
+from moe_toy.export.from_huggingface import load_config, load_model
 from moe_toy.files.digest import file_digest
+from moe_toy.locality.base import LocalityScheme
 from moe_toy.results import Results
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+    from moe_toy.model.config import ModelConfig
 
 WEIGHTS_AND_CONFIG = (".json", ".safetensors", ".bin")
 TOP_K_NAMES = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "num_selects", "topk")
@@ -35,7 +40,8 @@ class HuggingFaceTarget(ModelTarget):
     """`path` is a hub name or a local folder; `part` chooses a side of an encoder-decoder model.
 
     `router_modules`, a regular expression, and `router_output` name the routers of a family that is not known;
-    `num_experts` and `top_k` say what its config does not.
+    `num_experts` and `top_k` say what its config does not. With `offload`, a folder that `moe_toy.export` can read as a
+    model of ours is decoded as one.
     """
 
     kind = "huggingface"
@@ -78,6 +84,7 @@ class HuggingFaceTarget(ModelTarget):
         self.top_k = top_k
         self._hub = {"revision": revision, "trust_remote_code": trust_remote_code}
         self.reading = Reading(options)
+        self.offloading = Offloading(options.offload) if options.offload else None
 
     def check(self) -> None:
         if self.device_map is not None and self.device_map not in SPREAD:
@@ -88,15 +95,26 @@ class HuggingFaceTarget(ModelTarget):
             raise UserError(f"{self.source} has no encoder and decoder; leave target.part={self.part} out")
         self.family()
         self.reading.check(self)
+        if self.offloading is not None:
+            self.offloading.check(self._our_config(), LocalityScheme(), "cpu", self.reading.samples(self))
 
     def prepare(self, out_dir: Path) -> None:
         self.reading.prepare(self, out_dir)
+        if self.offloading is not None:
+            self.offloading.prepare(store_bytes(self._our_config(), self.offloading.settings), out_dir)
 
     def run(self, out_dir: Path) -> Results:
-        return self.reading.run(self, out_dir)
+        results = self.reading.run(self, out_dir)
+        if self.offloading is None:
+            return results
+        samples = self.reading.samples(self)
+        return self.offloading.decode(results, lambda: load_model(Path(self.source)), samples, out_dir)
 
     def write_report(self, results: Results, out_dir: Path) -> Path:
-        return write_report(results, out_dir)
+        report = write_report(results, out_dir)
+        if self.offloading is not None:
+            self.offloading.remove_parts(out_dir)
+        return report
 
     def identity(self) -> dict[str, Any]:
         folder = Path(self.source)
@@ -107,6 +125,7 @@ class HuggingFaceTarget(ModelTarget):
             "dtype": self.dtype,
             "part": self.part,
             "routers": [self.router_modules, self.router_output, self.num_experts, self.top_k],
+            **({"offload": self.offloading.settings.as_json()} if self.offloading else {}),
         }
 
     def limits(self) -> Limits:
@@ -154,6 +173,12 @@ class HuggingFaceTarget(ModelTarget):
         if top_k is None and self.router_output == "logits":
             raise UserError(f"the config of {self.source} does not say how many experts a token has; give target.top_k")
         return named_by_user(self.router_modules, self.router_output, top_k)
+
+    def _our_config(self) -> ModelConfig:
+        try:
+            return load_config(Path(self.source))[0]
+        except UserError as error:
+            raise UserError(f"offload decodes what moe_toy.export can read; {error}; or offload=none") from error
 
     def _sentinel_ids(self) -> list[int] | None:
         if self.config.model_type not in MASK_FILLING:

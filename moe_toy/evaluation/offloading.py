@@ -16,7 +16,7 @@ from moe_toy.evaluation.samples import Samples
 from moe_toy.locality.base import LocalityScheme
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.offload.layout import PAGE, Layout
+from moe_toy.offload.layout import PAGE, Layout, round_up
 from moe_toy.offload.requests import requests_of
 from moe_toy.offload.settings import OffloadSettings
 from moe_toy.results import Results
@@ -33,14 +33,18 @@ class Offloading:
     def check(self, config: ModelConfig, locality: LocalityScheme, device: str, samples: Samples) -> None:
         """Raise `UserError` for what cannot be measured, before anything is created."""
         settings = self.settings
-        if device != "cpu":
-            raise UserError(f"offload decodes on the CPU, not on target.device={device}; give target.device=cpu")
+        if device != "cpu" and not (device.startswith("cuda") and settings.store == "host"):
+            raise UserError(
+                f"offload={settings.store} decodes on the CPU, not on target.device={device}; give target.device=cpu, "
+                "or offload=host for a GPU of NVIDIA"
+            )
         if locality.steer(torch.zeros(1, 1, dtype=torch.int64)) is not None:
             raise UserError(
                 "offload decodes token by token, which a limit of what tokens may choose (locality, "
                 "target.cache_prior) cannot follow yet; give offload=none"
             )
-        settings.arms(len(config.moe_layers), config.moe.num_experts, config.moe.top_k)
+        layout = Layout.of(config, settings.dtype)
+        settings.arms(layout.num_layers, layout.num_experts, config.moe.top_k, layout.row_bytes)
         for name, room in (
             ("data.validation_length", samples.length),
             ("max_seq_len of the model", config.max_seq_len),
@@ -58,14 +62,20 @@ class Offloading:
 
     def check_traces(self, traces: Iterable[RoutingTrace], expert_bytes: float | None) -> None:
         """The same for recorded routing."""
+        if self.settings.prefetch != "none":
+            raise UserError(
+                f"offload.prefetch={self.settings.prefetch} asks routers of a model, and recorded routing has none; "
+                "give offload.prefetch=none"
+            )
         found = requests_of(traces, self.settings, expert_bytes)
-        arms = self.settings.arms(len(found.expert_bytes), found.num_experts, found.requests[0].expert_ids.shape[2])
-        needed = max(arm.capacity for arm in arms) * max(found.expert_bytes)
+        row_bytes = round_up(max(found.expert_bytes), PAGE)
+        sizes = len(found.expert_bytes), found.num_experts, found.requests[0].expert_ids.shape[2]
+        needed = max(arm.capacity for arm in self.settings.arms(*sizes, row_bytes)) * row_bytes
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if needed > memory / 2:
             raise UserError(
-                f"offload.cache_ratios: a cache of {needed / 1e9:.1f} GB is too large for this machine, which has "
-                f"{memory / 1e9:.1f} GB of memory; lower them"
+                f"offload.cache_ratios, cache_bytes: a cache of {needed / 1e9:.1f} GB is too large for this machine, "
+                f"which has {memory / 1e9:.1f} GB of memory; lower them"
             )
 
     def prepare(self, num_bytes: int, out_dir: Path) -> None:

@@ -18,9 +18,10 @@ from moe_toy.export.arguments import run
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedConfig
 
+    from moe_toy.export.families import Family
     from moe_toy.model.config import ModelConfig
+    from moe_toy.model.transformer import MoETransformer
 
 log = logging.getLogger(__name__)
 TRAINING_ONLY = {"z_loss_coefficient", "backend", "init_std", "activation_checkpointing", "compile"}
@@ -31,17 +32,12 @@ REASON = 200
 def main(folder: Path, out: Path) -> None:
     import torch
 
-    from moe_toy.export.families import FAMILIES
     from moe_toy.export.folders import new_folder
-    from moe_toy.export.read_config import read_config
-    from moe_toy.export.weights import to_ours
     from moe_toy.runs.checkpoint import PREFIX
     from moe_toy.runs.run_directory import TOKENIZER, RunDirectory
 
-    their_config = load_config(folder)
-    family = FAMILIES[their_config.model_type]
-    config = read_config(their_config, family)
-    state = to_ours(load_state(folder), config, family)
+    config, family = load_config(folder)
+    state = load_state(folder, config, family)
     with new_folder(out) as folder_of_run:
         run_dir = RunDirectory(folder_of_run)
         run_dir.checkpoints.mkdir()
@@ -57,25 +53,46 @@ def main(folder: Path, out: Path) -> None:
     log.info("%s: to fine-tune it, python train.py %s", out, " ".join(overrides))
 
 
-def load_config(folder: Path) -> "PreTrainedConfig":
+def load_model(folder: Path) -> "MoETransformer":
+    """The model in a folder, as one of ours, in fp32."""
+    from moe_toy.balance.base import LoadBalancer
+    from moe_toy.balance.loss_free import LossFreeBias
+    from moe_toy.export.weights import SELECTION_BIAS
+    from moe_toy.model.transformer import MoETransformer
+
+    config, family = load_config(folder)
+    state = load_state(folder, config, family)
+    sizes = {"num_layers": len(config.moe_layers), "num_experts": config.moe.num_experts}
+    balancer = LossFreeBias(rate=1.0, **sizes) if SELECTION_BIAS in state else LoadBalancer(**sizes)
+    model = MoETransformer(config, balancer)
+    model.load_state_dict(state)
+    return model
+
+
+def load_config(folder: Path) -> "tuple[ModelConfig, Family]":
+    """Our config of the model in a folder. Raises `UserError` where it is none of ours."""
     from transformers import AutoConfig
 
     from moe_toy.export.families import FAMILIES
+    from moe_toy.export.read_config import read_config
 
     if not (folder / "config.json").is_file():
         raise UserError(f"folder: there is no config.json in {folder}; give the folder of a Hugging Face model")
     with report_unreadable(folder):
-        config = AutoConfig.from_pretrained(folder)
-    if config.model_type not in FAMILIES:
-        raise UserError(f"folder: {folder} is a {config.model_type}; it must be one of {', '.join(FAMILIES)}")
-    return config
+        theirs = AutoConfig.from_pretrained(folder)
+    if theirs.model_type not in FAMILIES:
+        raise UserError(f"folder: {folder} is a {theirs.model_type}; it must be one of {', '.join(FAMILIES)}")
+    family = FAMILIES[theirs.model_type]
+    return read_config(theirs, family), family
 
 
-def load_state(folder: Path) -> dict[str, "Tensor"]:
-    """All tensors, in fp32; nothing is executed and nothing fetched."""
+def load_state(folder: Path, config: "ModelConfig", family: "Family") -> dict[str, "Tensor"]:
+    """All tensors of ours, in fp32; nothing is executed and nothing fetched."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as their_logging
+
+    from moe_toy.export.weights import to_ours
 
     their_logging.disable_progress_bar()
     with report_unreadable(folder):
@@ -84,7 +101,7 @@ def load_state(folder: Path) -> dict[str, "Tensor"]:
         )
     if absent := sorted(loading["missing_keys"]):  # transformers would start them at random
         raise UserError(f"folder: {folder} lacks {len(absent)} tensors, such as {absent[0]}; is it whole?")
-    return model.state_dict()
+    return to_ours(model.state_dict(), config, family)
 
 
 @contextmanager

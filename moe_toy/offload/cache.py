@@ -30,6 +30,14 @@ class Cache(ABC):
     def look_up(self, items: Sequence[int]) -> list[Step]:
         """Different items that are needed together, best first."""
 
+    def holds(self, item: int) -> bool:
+        """Whether it would be a hit."""
+        raise NotImplementedError(f"nothing can be guessed for {type(self).__name__}")
+
+    def move(self, item: int, slot: int) -> None:
+        """From now on an item is in another slot, and its own belongs to the cache no more."""
+        raise NotImplementedError(f"nothing can be guessed for {type(self).__name__}")
+
 
 class ExpertCache(Cache):
     """`capacity` slots for items, which are experts of any layer."""
@@ -53,6 +61,12 @@ class ExpertCache(Cache):
             policy.use(item)
             steps.append(Step(item, slot, missed))
         return steps
+
+    def holds(self, item: int) -> bool:
+        return item in self.slots
+
+    def move(self, item: int, slot: int) -> None:
+        self.slots[item] = slot
 
 
 def lookups_of(expert_ids: Int[Tensor, "layer seq k"], num_experts: int, prompt_length: int = 0) -> list[list[int]]:

@@ -49,8 +49,8 @@ class Layout:
         return round_up(end, PAGE)
 
     def matrices(self, memory: Any, offset: int) -> tuple[Tensor, Tensor]:
-        """The row that starts at a byte of `memory`, as `gate_up` (hidden, 2 x width) and `down` (width, hidden).
-        They share its memory."""
+        """The row that starts at a byte of `memory`, a buffer or a tensor of bytes, as `gate_up` (hidden, 2 x width)
+        and `down` (width, hidden). They share its memory."""
         gate_up = self.hidden_size, 2 * self.expert_hidden_size
         down = self.expert_hidden_size, self.hidden_size
         return self._tensor(memory, offset, gate_up), self._tensor(memory, offset + self._down_offset, down)
@@ -60,6 +60,8 @@ class Layout:
 
     def _tensor(self, memory: Any, offset: int, shape: tuple[int, int]) -> Tensor:
         count = shape[0] * shape[1]
+        if isinstance(memory, Tensor):
+            return memory[offset : offset + count * self._item_bytes].view(DTYPES[self.dtype]).view(shape)
         return torch.frombuffer(memory, dtype=DTYPES[self.dtype], count=count, offset=offset).view(shape)
 
     @property

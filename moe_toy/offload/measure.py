@@ -28,6 +28,13 @@ from moe_toy.offload.store import Store, open_store, write_store
 STORE = "experts.bin"
 
 
+def multiply_one_by_one(model: MoETransformer) -> None:
+    """Let resident experts be computed as those in slots are: the grouped product of a GPU rounds otherwise."""
+    for block in model.blocks:
+        if block.is_moe:
+            block.ffn.experts.backend = "loop"
+
+
 class Text(NamedTuple):
     domain: str
     number: int
@@ -41,11 +48,14 @@ class Measurement:
         self, model: MoETransformer, texts: Mapping[str, Sequence[Tensor]], settings: OffloadSettings, folder: Path
     ) -> None:
         self.model = model.eval().to(DTYPES[settings.dtype])
+        self.device = model.rotation.device
+        if self.device.type == "cuda":
+            multiply_one_by_one(model)
         self.settings, self.folder = settings, folder
         self.layout = Layout.of(model.config, settings.dtype)
         self.num_rows, self.row_bytes = self.layout.num_rows, self.layout.row_bytes
         self.top_k, self.active = model.config.moe.top_k, self.layout.num_layers * model.config.moe.top_k
-        self.arms = settings.arms(self.layout.num_layers, self.layout.num_experts, self.top_k)
+        self.arms = settings.arms(self.layout.num_layers, self.layout.num_experts, self.top_k, self.row_bytes)
         self.sequences = [
             Text(domain, number, block[: settings.num_tokens])
             for domain, blocks in texts.items()
@@ -59,7 +69,9 @@ class Measurement:
         self.expected = [self._decode_resident(sequence) for sequence in self.sequences]
         arms = [self._calibrate, self._run_resident, *(partial(self._run_arm, arm) for arm in self.arms)]
         names = [f"{sequence.domain} {sequence.number}" for sequence in self.sequences]
-        with closing(open_reader(self.store, self.settings.store, self.settings.delay_ms / 1000)) as self.reader:
+        with closing(
+            open_reader(self.store, self.settings.store, self.settings.delay_ms / 1000, self.device)
+        ) as self.reader:
             return run_passes(arms, names, self.folder, "Decoding")
 
     def _store(self) -> Store:
@@ -79,8 +91,9 @@ class Measurement:
     def _run_arm(self, arm: Arm, number: int) -> pd.DataFrame:
         sequence, expected = self.sequences[number], self.expected[number]
         lookups = lookups_of(expected.expert_ids, self.layout.num_experts, self.settings.prompt_length)
-        order = arm.policy, lookups, arm.capacity, self.layout.num_layers, self.settings.scope
-        with closing(self._engine(arm.capacity)) as engine, offloaded(self.model, engine, self.layout):
+        ahead = self.settings.slots_ahead(self.top_k)
+        order = arm.policy, lookups, arm.capacity - ahead, self.layout.num_layers, self.settings.scope
+        with closing(self._engine(arm.capacity, ahead)) as engine, offloaded(self.model, engine, self.layout):
             engine.start(new_caches(*order))
             decoded = decode(self.model, sequence.token_ids, self.settings.prompt_length, engine.account)
         if not torch.equal(decoded.logits, expected.logits):
@@ -103,9 +116,12 @@ class Measurement:
                 parts.append(self._rows(sequence, decoded, PAGE if only_page else self.row_bytes))
         return pd.concat(parts).assign(policy=CALIBRATION, capacity=self.num_rows)
 
-    def _engine(self, num_slots: int) -> Engine:
-        return Engine(self.reader, row_bytes=self.row_bytes, num_slots=num_slots, threads=self.settings.threads)
+    def _engine(self, num_slots: int, ahead: int = 0) -> Engine:
+        sizes = {"row_bytes": self.row_bytes, "num_slots": num_slots, "ahead": ahead}
+        device = None if self.device.type == "cpu" else self.device
+        return Engine(self.reader, threads=self.settings.threads, device=device, **sizes)
 
     def _rows(self, sequence: Text, decoded: Decoded, row_bytes: int | None = None) -> pd.DataFrame:
         table = step_rows(decoded.costs, COLUMNS, sequence.domain, sequence.number)
-        return table.assign(bytes=table.reads * (row_bytes or self.row_bytes))
+        size = row_bytes or self.row_bytes
+        return table.assign(bytes=table.reads * size, speculative_bytes=table.speculative_reads * size)

@@ -14,7 +14,7 @@ from moe_toy.offload.engine import Engine
 from moe_toy.offload.layout import PAGE, round_up
 from moe_toy.offload.passes import CALIBRATION, run_passes, step_rows
 from moe_toy.offload.prediction import ForcedMisses, points
-from moe_toy.offload.readers import open_reader
+from moe_toy.offload.readers import CPU, open_reader
 from moe_toy.offload.replay import REPLAYED, RowsOfLayers, replay, write_scratch
 from moe_toy.offload.requests import Request
 from moe_toy.offload.settings import Arm, OffloadSettings
@@ -37,10 +37,10 @@ class ReplayMeasurement:
     ) -> None:
         num_layers, _, top_k = requests[0].expert_ids.shape
         self.requests, self.num_experts, self.expert_bytes = requests, num_experts, list(expert_bytes)
-        self.settings, self.folder = settings, folder
+        self.settings, self.folder, self.device = settings, folder, CPU
         self.num_layers, self.top_k, self.active = num_layers, top_k, num_layers * top_k
-        self.arms = settings.arms(num_layers, num_experts, top_k)
         self.num_rows, self.row_bytes = num_layers * num_experts, round_up(max(expert_bytes), PAGE)
+        self.arms = settings.arms(num_layers, num_experts, top_k, self.row_bytes)
 
     def run(self) -> pd.DataFrame:
         """One row per pass, arm, request and step, of which 0 is the prompt."""

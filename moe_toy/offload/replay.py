@@ -16,7 +16,7 @@ from moe_toy.files.atomic import save_atomically
 from moe_toy.offload.decode import COLUMNS
 from moe_toy.offload.engine import Engine
 from moe_toy.offload.layout import PAGE, round_up
-from moe_toy.offload.readers import Reader
+from moe_toy.offload.readers import Buffer, Reader
 
 REPLAYED = (*COLUMNS, "bytes")
 CHUNK = 2**24
@@ -57,7 +57,7 @@ class RowsOfLayers(Reader):
         self.reader, self.num_experts = reader, num_experts
         self.lengths = [round_up(size, PAGE) for size in expert_bytes]
 
-    def read(self, row: int, buffer: memoryview) -> None:
+    def read(self, row: int, buffer: Buffer) -> None:
         self.reader.read(row, buffer[: self.lengths[row // self.num_experts]])
 
     def close(self) -> None:

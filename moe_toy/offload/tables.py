@@ -33,10 +33,12 @@ def tables_of(measurement: Measurement | ReplayMeasurement) -> tuple[dict[str, p
     steps = measurement.run()
     prediction = fit_prediction(steps)
     table = decoding_table(steps, prediction, measurement.active)
+    if measurement.settings.prefetch != "none":
+        table["predicted_ms"] = np.nan  # nothing here foretells how much of loading goes on while others are computed
     facts = measurement.settings.as_json() | {
         "computes": isinstance(measurement, Measurement),
         "place": PLACES[measurement.settings.store],
-        "processor": processor(),
+        "processor": processor(measurement.device),
         "cpu_threads": torch.get_num_threads(),
         "row_bytes": measurement.row_bytes,
         "num_rows": measurement.num_rows,
@@ -45,13 +47,15 @@ def tables_of(measurement: Measurement | ReplayMeasurement) -> tuple[dict[str, p
             "latency_ms": 1000 * prediction.latency,
             "gigabytes_per_second": 1e-9 / prediction.seconds_per_byte if prediction.seconds_per_byte else None,
         },
-        "prediction_error": prediction_errors(table),
+        "prediction_error": prediction_errors(table) if table.predicted_ms.notna().any() else None,
     }
     return {"offload": table, "offload_steps": steps}, facts
 
 
-def processor() -> str:
+def processor(device: torch.device) -> str:
     """As the system calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -97,10 +101,12 @@ def _summarise(steps: pd.DataFrame, prediction: Prediction) -> dict[str, Any]:
         "compute_ms": 1000 * (mean.seconds - mean.stall - mean.management),
         "stall_ms": 1000 * mean.stall,
         "management_ms": 1000 * mean.management,
-        "hit_rate": np.nan if resident else 1 - mean.reads / mean.requests,
+        "hit_rate": np.nan if resident else 1 - (mean.reads + mean.speculative_hits) / mean.requests,
         "simulated_hit_rate": np.nan if resident else 1 - mean.simulated_reads / mean.requests,
         "reads_per_token": mean.reads,
         "bytes_per_token": mean.bytes,
+        "speculative_hit_rate": np.nan if resident else mean.speculative_hits / mean.requests,
+        "speculative_bytes_per_token": mean.get("speculative_bytes", 0.0),  # a replay guesses nothing
         **{f"p{p}_ms": 1000 * np.percentile(tokens.seconds, p) for p in PERCENTILES},
         "prefill_ms": 1000 * prompts.seconds.mean(),
         "prefill_bytes": prompts.bytes.mean(),

@@ -23,6 +23,8 @@ HEADINGS = {
     "hit_rate": "hit rate",
     "simulated_hit_rate": "simulated",
     "megabytes": "MB per token",
+    "speculative_hit_rate": "loaded ahead",
+    "speculative_megabytes": "MB ahead per token",
     "prefill_ms": "prompt, ms",
 }
 
@@ -58,7 +60,6 @@ def _what(facts: dict) -> str:
 
 
 def _note(facts: dict) -> str:
-    error = facts["prediction_error"]
     length = f"{facts['prompt_length']} tokens" if facts["computes"] else "The tokens of the prompt"
     same = (
         "decodes the same tokens and gives the logits of the resident model to the bit"
@@ -70,8 +71,20 @@ def _note(facts: dict) -> str:
         f"{_count(facts['samples_per_domain'], 'sequence')} of each domain, caches empty before each; every arm "
         f"{same}, and all run there and back again. {facts['num_rows']} experts of {facts['row_bytes'] / 1024:.0f} KiB"
         f"{' (' + facts['dtype'] + ')' if facts['computes'] else ''}, {_count(facts['threads'], 'reader thread')}, "
-        f"{facts['cpu_threads']} computing, on {facts['processor']}. {_calibration(facts)} The prediction is off by "
-        f"{100 * error['median']:.0f} % in the median arm and {100 * error['worst']:.0f} % in the worst."
+        f"{facts['cpu_threads']} computing, on {facts['processor']}. {_calibration(facts)} {_foretold(facts)}"
+    )
+
+
+def _foretold(facts: dict) -> str:
+    error = facts["prediction_error"]
+    if error is None:
+        return (
+            "While a layer computes, the experts that the router of the next layer chooses from the same input are "
+            "loaded ahead, into slots of the cache that no policy has; how much time this saves is not predicted."
+        )
+    return (
+        f"The prediction is off by {100 * error['median']:.0f} % in the median arm and {100 * error['worst']:.0f} % in "
+        "the worst."
     )
 
 
@@ -93,4 +106,7 @@ def _calibration(facts: dict) -> str:
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table.domain.isna()].assign(megabytes=table.bytes_per_token / 1e6)
     rows = rows.assign(policy=[offload.name_of(policy) for policy in rows.policy])
-    return rows.sort_values(["cache_ratio", "policy"])[list(HEADINGS)].rename(columns=HEADINGS)
+    rows = rows.assign(speculative_megabytes=rows.speculative_bytes_per_token / 1e6)
+    left_out = set() if rows.speculative_megabytes.any() else {"speculative_hit_rate", "speculative_megabytes"}
+    columns = [name for name in HEADINGS if name not in left_out]
+    return rows.sort_values(["cache_ratio", "policy"])[columns].rename(columns=HEADINGS)

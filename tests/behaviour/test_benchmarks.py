@@ -83,7 +83,11 @@ def test_decoding_with_experts_in_slow_memory_is_timed_beside_peers(printed, tex
     constants = {"PROMPT": 4, "DECODED": 3, "READS": 16, "PAIRS": 1, "RATIOS": (1, 4)}
     out = printed("offload", {"offload": constants}, [str(run_dir), "--samples=1"])
     assert re.search(r"disk: \d.+ of plain preadv .+\nresident: \d.+\nall experts cached: \d", out)
-    assert re.search(r"ours, ratio 4: .+ management\nmapped: \d.+ tokens/s\naccelerate disk_offload: \d", out)
+    assert re.search(r"ours, ratio 4: .+ management.+\nours, ratio 4, prefetch: \d", out)
+    assert re.search(r"mapped, unconfined: \d.+\nmapped, dropped before every 1. token: \d.+ read per token\n", out)
+    assert re.search(r"accelerate disk_offload, dropped before every 1. token: \d.+ tokens/s", out)
+    confined = re.search(r"mapped, dropped before every 1. token: .+, (\S+) MB", out)[1]
+    assert float(confined) > 0 == float(re.search(r"mapped, unconfined: .+, (\S+) MB", out)[1])
 
 
 def test_the_benchmark_of_a_gpu_writes_its_tables_at_toy_size_on_a_cpu(tmp_path):

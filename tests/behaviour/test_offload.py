@@ -1,9 +1,10 @@
 """`evaluate.py offload=...` on a small run: what it leaves behind, how it goes on, what it refuses."""
 
+import errno
+import os
 import signal
-import subprocess
-import sys
-from functools import partial
+from dataclasses import replace
+from itertools import islice
 from types import SimpleNamespace
 
 import pandas as pd
@@ -15,13 +16,15 @@ import evaluate
 from moe_toy.errors import UserError
 from moe_toy.evaluation import command, offloading
 from moe_toy.locality.base import LocalityScheme
+from moe_toy.offload import measure, store
+from moe_toy.offload.measure import Measurement
 from moe_toy.offload.readers import FileReader
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces.trace_file import save_trace
 from tests import evaluate_run
 from tests.evaluate_run import run_evaluation
-from tests.paths import CONF, ROOT
+from tests.paths import CONF
 from tests.small_run import EIGHT_EXPERTS, SMALL
 from tests.train_run import run_training
 
@@ -72,6 +75,11 @@ def test_other_numbers_are_those_of_an_evaluation_without_and_the_folder_keeps_t
         (["offload.cache_ratios=[0.1]"], "offload.cache_ratios: 0.1 holds 0 experts, but a layer needs 2 at once"),
         (["offload.cache_ratios=[]"], "offload.cache_ratios"),
         (["offload.cache_ratios=[-1]"], "offload.cache_ratios"),
+        (["offload.cache_bytes=[100]"], "offload.cache_bytes: 100 holds 0 experts, but a layer needs 2 at once"),
+        (["offload.cache_bytes=[4 apples]"], "offload.cache_bytes"),
+        (["offload.cache_bytes=[-1]"], "offload.cache_bytes"),
+        (["offload.prefetch=all"], "offload.prefetch"),
+        (["offload.prefetch=next_layer", "offload.cache_ratios=[0.6]"], "2 at once and as many for offload.prefetch"),
         (["offload.policies=[fifo]"], "offload.policies"),
         (["offload.threads=0"], "offload.threads"),
         (["offload.dtype=float16"], "offload.dtype"),
@@ -92,8 +100,10 @@ def test_a_gpu_is_refused_and_not_chosen(run_dir, monkeypatch):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         target = command.build(compose("evaluate", [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]))
     assert target.device == "cpu"
+    asked = target._saved()[0], LocalityScheme(), "cuda", target.reading.samples(target)
     with pytest.raises(UserError, match=r"not on target.device=cuda; give target.device=cpu"):
-        target.offloading.check(target._saved()[0], LocalityScheme(), "cuda", target.reading.samples(target))
+        target.offloading.check(*asked)
+    offloading.Offloading(replace(target.offloading.settings, store="host")).check(*asked)
 
 
 def test_limits_of_locality_are_refused(refusal, run_dir):
@@ -102,7 +112,7 @@ def test_limits_of_locality_are_refused(refusal, run_dir):
 
 
 def test_targets_that_decode_nothing_are_refused(refusal):
-    assert "checkpoint of ours" in refusal("evaluate", "target=huggingface", "target.path=x", "offload=disk")
+    assert "offload decodes with a model" in refusal("evaluate", "target=runs", "target.paths=[x]", "offload=disk")
 
 
 def test_recorded_routing_is_replayed(tmp_path):
@@ -128,6 +138,7 @@ def test_a_replay_without_sizes_is_refused(refusal, tmp_path):
     assert "give expert_bytes" in refusal("evaluate", *overrides)
     sized = [*overrides, "bandwidth_gbps=1", "compute_ms=1", "expert_bytes=1e12"]
     assert "too large for this machine" in refusal("evaluate", *sized)
+    assert "recorded routing has none" in refusal("evaluate", *overrides, "offload.prefetch=next_layer")
 
 
 def test_a_file_system_without_direct_reads_is_refused(refusal, run_dir, monkeypatch):
@@ -152,24 +163,37 @@ def test_an_error_of_a_reader_ends_in_one_line(command, run_dir, tmp_path, monke
     assert error.count("\n") == 1
 
 
-def test_an_interrupted_measurement_goes_on_from_its_store(run_dir, tmp_path):
-    out = tmp_path / "out"
+def test_a_full_disk_ends_in_one_line_and_leaves_no_store(command, run_dir, tmp_path, monkeypatch, capsys):
+    def full(model, layout):
+        yield from islice(rows_of(model, layout), 3)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    rows_of = store.rows_of
+    monkeypatch.setattr(store, "rows_of", full)
+    overrides = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW, f"out_dir={tmp_path / 'out'}"]
+    assert command("evaluate", *overrides, main=evaluate.main) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot write")
+    assert "No space left" in error
+    assert error.count("\n") == 1
+    assert list((tmp_path / "out" / offloading.FOLDER).iterdir()) == []
+
+
+def test_a_measurement_that_ctrl_c_stopped_goes_on_from_its_store(command, run_dir, tmp_path, monkeypatch):
+    run_arm, done = Measurement._run_arm, []
+
+    def interrupted(measurement, arm, number):
+        if len(done) == 3:  # on the way back
+            signal.raise_signal(signal.SIGINT)
+        done.append(arm)
+        return run_arm(measurement, arm, number)
+
     arguments = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]
-    slow = [sys.executable, "evaluate.py", *arguments, "offload.delay_ms=5", f"out_dir={out}"]
-    process = subprocess.Popen(
-        slow,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (a shell may have ignored it)
-    )
-    for line in process.stdout:
-        if "Decoding fruit 0, back" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    process.stdout.read()
-    assert process.wait() == 128 + signal.SIGINT
-    parts = {path.name for path in (out / offloading.FOLDER).iterdir()}
-    assert {"experts.bin", "0000-0.parquet"} <= parts
-    assert "offload" in run(out, *arguments, "offload.delay_ms=5").tables
+    with monkeypatch.context() as patch:
+        patch.setattr(Measurement, "_run_arm", interrupted)
+        overrides = [*arguments, f"out_dir={tmp_path / 'out'}"]
+        assert command("evaluate", *overrides, main=evaluate.main) == 128 + signal.SIGINT
+    parts = {path.name for path in (tmp_path / "out" / offloading.FOLDER).iterdir()}
+    assert parts == {"experts.bin", "0000-0.parquet"}
+    monkeypatch.setattr(measure, "write_store", None)  # the store is there
+    assert "offload" in run(tmp_path / "out", *arguments).tables

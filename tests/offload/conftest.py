@@ -1,7 +1,9 @@
 """Small models with experts to load, their store, and engines that read it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from moe_toy.offload.cache import lookups_of, new_caches
 from moe_toy.offload.decode import Decoded, decode
 from moe_toy.offload.engine import Account, Engine
 from moe_toy.offload.experts import offloaded
-from moe_toy.offload.readers import open_reader
+from moe_toy.offload.readers import CPU, open_reader
 from moe_toy.offload.store import Store, write_store
 from tests.model.conftest import make_config  # noqa: F401
 
@@ -51,9 +53,10 @@ def store(model, tmp_path) -> Store:
 
 
 @contextmanager
-def engine_of(store: Store, capacity: int, kind="page_cache", threads=1, delay=0.0) -> Iterator[Engine]:
-    reader = open_reader(store, kind, delay)
-    engine = Engine(reader, row_bytes=store.layout.row_bytes, num_slots=capacity, threads=threads)
+def engine_of(store: Store, capacity: int, *, kind="page_cache", delay=0.0, device=None, **options) -> Iterator[Engine]:
+    reader = open_reader(store, kind, delay, device or CPU)
+    options = {"threads": 1, "device": device} | options
+    engine = Engine(reader, row_bytes=store.layout.row_bytes, num_slots=capacity, **options)
     try:
         yield engine
     finally:
@@ -65,11 +68,16 @@ def decode_resident(model: MoETransformer, tokens: torch.Tensor, prompt_length: 
     return decode(model, tokens, prompt_length, Account())
 
 
+def bytes_from_disk() -> int:
+    """That this process has read so far."""
+    return int(re.search(r"read_bytes: (\d+)", Path("/proc/self/io").read_text())[1])
+
+
 def decode_offloaded(model, store, tokens, capacity, policy="lru", *, scope="model", prompt_length=PROMPT, **options):
     layout = store.layout
     seen = decode_resident(model, tokens, prompt_length).expert_ids if policy == "belady" else None
     lookups = [] if seen is None else lookups_of(seen, layout.num_experts, prompt_length)
     with engine_of(store, capacity, **options) as engine:
-        engine.start(new_caches(policy, lookups, capacity, layout.num_layers, scope))
+        engine.start(new_caches(policy, lookups, capacity - options.get("ahead", 0), layout.num_layers, scope))
         with offloaded(model, engine, layout):
             return decode(model, tokens, prompt_length, engine.account)

@@ -1,8 +1,6 @@
 """Decoding out of slots equals decoding with all experts at hand, and loads exactly what the simulator says."""
 
 import gc
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from moe_toy.offload.cache import lookups_of, new_caches, simulate
 from moe_toy.offload.decode import COLUMNS, decode
 from moe_toy.offload.experts import offloaded
 from moe_toy.offload.store import write_store
-from tests.offload.conftest import LENGTH, PROMPT, decode_offloaded, decode_resident, engine_of
+from tests.offload.conftest import LENGTH, PROMPT, bytes_from_disk, decode_offloaded, decode_resident, engine_of
 
 POLICIES = ["lru", "lfu", "belady", "random"]
 CAPACITIES = [2, 3, 5, 8, 16]
@@ -92,13 +90,10 @@ def test_hits_are_those_of_the_metric(policy, prompt_length):
 
 
 def test_bytes_read_are_misses_times_rows_to_the_disk_too(model, store, tokens):
-    def from_disk() -> int:
-        return int(re.search(r"read_bytes: (\d+)", Path("/proc/self/io").read_text())[1])
-
     gc.collect()
-    before = from_disk()
+    before = bytes_from_disk()
     decoded = decode_offloaded(model, store, tokens, 3, kind="disk", threads=2)
-    assert from_disk() - before == decoded.costs[:, READS].sum() * store.layout.row_bytes > 0
+    assert bytes_from_disk() - before == decoded.costs[:, READS].sum() * store.layout.row_bytes > 0
 
 
 def test_with_room_for_all_each_expert_is_read_once(model, store, tokens):

@@ -15,6 +15,8 @@ from moe_toy.offload.settings import Arm, OffloadSettings
 from moe_toy.offload.tables import tables_of
 from tests.offload.test_prediction import SETTINGS
 
+SIZES = {"num_layers": 2, "num_experts": 8, "top_k": 2, "row_bytes": 4096}
+
 
 @pytest.fixture
 def texts():
@@ -55,6 +57,22 @@ def test_choices_are_measured_too(model, texts, tmp_path, changes):
     offloaded = table[table.policy != RESIDENT]
     assert (offloaded.reads_per_token > 0).any()
     pd.testing.assert_series_equal(offloaded.hit_rate, offloaded.simulated_hit_rate, check_names=False)
+
+
+def test_guesses_are_counted_apart(model, texts, tmp_path):
+    asked = settings(prefetch="next_layer", policies=["lru", "belady"])
+    tables, facts = tables_of(Measurement(model, {"a": texts["a"]}, asked, tmp_path))
+    table = tables["offload"]
+    offloaded = table[table.policy != RESIDENT]
+    assert offloaded.capacity.unique().tolist() == [4, 8]
+    pd.testing.assert_series_equal(offloaded.hit_rate, offloaded.simulated_hit_rate, check_names=False)
+    assert (offloaded.speculative_hit_rate > 0).any()
+    assert (offloaded.speculative_bytes_per_token > 0).all()
+    assert (offloaded.bytes_per_token == offloaded.reads_per_token * facts["row_bytes"]).all()
+    requested = (1 - offloaded.hit_rate - offloaded.speculative_hit_rate) * 2 * 2
+    assert requested.tolist() == pytest.approx(offloaded.reads_per_token.tolist())
+    assert table.predicted_ms.isna().all()
+    assert facts["prediction_error"] is None
 
 
 def test_an_interrupted_measurement_goes_on(model, texts, tmp_path, monkeypatch):
@@ -108,14 +126,26 @@ def test_the_store_of_another_model_is_not_decoded_from(make_model, model, texts
         ({"cache_ratios": [1.5, 4, 8, 99]}, [6, 16]),
         ({"cache_ratios": [0.5]}, [2]),
         ({"cache_ratios": [1.3, 2.6], "scope": "layer"}, [4, 10]),
+        ({"cache_ratios": [], "cache_bytes": ["21KiB", 4096 * 9, "1GB"]}, [5, 9, 16]),
+        ({"cache_ratios": [1], "cache_bytes": ["16KiB"]}, [4]),
+        ({"cache_ratios": [1, 99], "prefetch": "next_layer"}, [4, 16 + 2]),
+        ({"cache_ratios": [1.8], "scope": "layer", "prefetch": "next_layer"}, [2 * 2 + 2]),
     ],
 )
 def test_capacities_follow_from_ratios(changes, capacities):
-    arms = settings(policies=["lru"], **changes).arms(num_layers=2, num_experts=8, top_k=2)
+    arms = settings(policies=["lru"], **changes).arms(**SIZES)
     assert arms == [Arm("lru", capacity, capacity / 4) for capacity in capacities]
 
 
-@pytest.mark.parametrize(("ratio", "scope", "least"), [(0.3, "model", "0.5"), (0.8, "layer", "1")])
-def test_a_cache_that_cannot_hold_a_layer_is_refused(ratio, scope, least):
-    with pytest.raises(UserError, match=f"at least {least}"):
-        settings(cache_ratios=[ratio], scope=scope).arms(num_layers=2, num_experts=8, top_k=2)
+@pytest.mark.parametrize(
+    ("ratio", "scope", "prefetch", "least"),
+    [(0.3, "model", "none", "0.5"), (0.8, "layer", "none", "1"), (0.8, "model", "next_layer", "1")],
+)
+def test_a_cache_that_cannot_hold_a_layer_is_refused(ratio, scope, prefetch, least):
+    with pytest.raises(UserError, match=f"at least {least}$"):
+        settings(cache_ratios=[ratio], scope=scope, prefetch=prefetch).arms(**SIZES)
+
+
+def test_bytes_that_cannot_hold_a_layer_are_refused():
+    with pytest.raises(UserError, match=r"cache_bytes: 8191 holds 1 experts, but a layer needs 2 .* at least 8192$"):
+        settings(cache_bytes=[8191]).arms(**SIZES)

@@ -1,8 +1,5 @@
 """A replay reads what the simulator misses, rows of the size of their layers, and computes nothing."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -17,6 +14,7 @@ from moe_toy.offload.requests import requests_of
 from moe_toy.offload.settings import OffloadSettings
 from moe_toy.offload.tables import tables_of
 from moe_toy.routing import RoutingTrace
+from tests.offload.conftest import bytes_from_disk
 from tests.offload.test_prediction import SETTINGS
 
 EXPERT_BYTES = (PAGE + 1, 3 * PAGE)  # in whole pages: two and three
@@ -38,13 +36,9 @@ def test_bytes_are_those_of_the_missed_rows(tmp_path, expert_ids, kind, policy):
     reader = RowsOfLayers(open_reader(scratch, kind), EXPERT_BYTES, EXPERTS)
     engine = Engine(reader, row_bytes=scratch.row_bytes, num_slots=9, threads=2)
     engine.start(new_caches(policy, lookups, 9, LAYERS))
-
-    def from_disk() -> int:
-        return int(re.search(r"read_bytes: (\d+)", Path("/proc/self/io").read_text())[1])
-
-    before = from_disk()
+    before = bytes_from_disk()
     costs = replay(engine, lookups, EXPERT_BYTES)
-    read = from_disk() - before
+    read = bytes_from_disk() - before
     engine.close()
     reader.close()
     missed = simulate(policy, lookups, 9, LAYERS).reshape(-1, LAYERS)

@@ -3,6 +3,9 @@
 import errno
 import mmap
 import os
+import resource
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from moe_toy.errors import UserError
 from moe_toy.offload.layout import PAGE
 from moe_toy.offload.readers import FileReader, HostReader, SlowReader, open_reader
 from moe_toy.offload.store import open_store, write_store
+from tests.offload.conftest import decode_offloaded, decode_resident
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -31,6 +35,38 @@ def test_rows_hold_the_matrices(make_model, tmp_path, dtype, kind):
             assert torch.equal(gate_up, block.ffn.experts.gate_up[expert].to(gate_up.dtype))
             assert torch.equal(down, block.ffn.experts.down[expert].to(down.dtype))
     reader.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_slots_may_be_a_tensor_of_bytes(make_model, tokens, tmp_path, dtype):
+    """As on a GPU, but for its stream."""
+    model = make_model().to(getattr(torch, dtype))
+    store = write_store(model, tmp_path / "experts.bin", dtype)
+    resident = decode_resident(model, tokens)
+    decoded = decode_offloaded(model, store, tokens, 5, kind="host", threads=2, device=torch.device("cpu"))
+    assert torch.equal(decoded.logits, resident.logits)
+
+
+class Stream:
+    """Notes what is done with it."""
+
+    def __init__(self, done: list[str]) -> None:
+        self.done = done
+        self.wait_stream = lambda other: done.append(f"wait for {other}")
+        self.record_event = lambda: SimpleNamespace(synchronize=lambda: done.append("copied"))
+
+
+def test_a_copy_to_a_gpu_waits_for_what_is_computed_and_is_waited_for(store, monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(done))
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: "computing")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(done.append("on its stream")))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda rows: (done.append("pinned"), rows)[1])
+    reader = open_reader(store, "host", device=torch.device("cuda"))
+    slot = torch.zeros(store.layout.row_bytes, dtype=torch.uint8)
+    reader.read(3, slot)
+    assert done == ["pinned", "wait for computing", "on its stream", "copied"]
+    assert slot.numpy().tobytes() == store.path.read_bytes()[store.offset(3) : store.offset(4)]
 
 
 def test_readers_by_name(store):
@@ -82,6 +118,18 @@ def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_store(model, tmp_path / "experts.bin", "float32")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_may_not_grow_leaves_nothing(model, tmp_path):
+    """In the middle of a row, by a limit of the system."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * PAGE + 100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_store(model, tmp_path / "experts.bin", "float32")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 
