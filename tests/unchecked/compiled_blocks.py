@@ -111,6 +111,19 @@ def test_a_compiled_loss_has_the_same_value_and_gradients(compiled, monkeypatch)
         torch.testing.assert_close(plain, other)
 
 
+def test_where_the_loss_cannot_be_compiled_one_line_says_so(caplog):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    hidden, weight = torch.randn(10, 8, requires_grad=True), torch.randn(13, 8, requires_grad=True)
+    targets = torch.randint(13, (10,))
+    losses = [cross_entropy.mean_cross_entropy(hidden, weight, targets, compiler) for compiler in (None, broken)]
+    torch.testing.assert_close(*losses)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == cross_entropy.__name__]
+    assert "the loss runs uncompiled" in line
+    assert "\n" not in line
+
+
 @pytest.mark.parametrize(
     ("setting", "device", "precision", "backend", "wanted"),
     [
