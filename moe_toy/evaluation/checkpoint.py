@@ -87,8 +87,7 @@ class CheckpointTarget(ModelTarget):
         self.reading.check(self)
         if self.offloading is not None:
             config = self._saved()[0]
-            locality = self._locality(config.moe.top_k)
-            self.offloading.check(config, locality, self.device, self.reading.samples(self))
+            self.offloading.check(config, self.device, self.reading.samples(self))
 
     def prepare(self, out_dir: Path) -> None:
         self.reading.prepare(self, out_dir)

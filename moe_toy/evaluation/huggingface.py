@@ -20,7 +20,6 @@ from moe_toy.evaluation.settings import Options
 from moe_toy.evaluation.target import Limits, LoadedModel, ModelTarget, check_device
 from moe_toy.export.from_huggingface import load_config, load_model
 from moe_toy.files.digest import file_digest
-from moe_toy.locality.base import LocalityScheme
 from moe_toy.results import Results
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class HuggingFaceTarget(ModelTarget):
         self.family()
         self.reading.check(self)
         if self.offloading is not None:
-            self.offloading.check(self._our_config(), LocalityScheme(), "cpu", self.reading.samples(self))
+            self.offloading.check(self._our_config(), "cpu", self.reading.samples(self))
 
     def prepare(self, out_dir: Path) -> None:
         self.reading.prepare(self, out_dir)

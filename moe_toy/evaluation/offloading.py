@@ -9,11 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from moe_toy.errors import UserError
 from moe_toy.evaluation.samples import Samples
-from moe_toy.locality.base import LocalityScheme
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.offload.layout import PAGE, Layout, round_up
@@ -30,18 +27,13 @@ class Offloading:
     def __init__(self, settings: OffloadSettings) -> None:
         self.settings = settings
 
-    def check(self, config: ModelConfig, locality: LocalityScheme, device: str, samples: Samples) -> None:
+    def check(self, config: ModelConfig, device: str, samples: Samples) -> None:
         """Raise `UserError` for what cannot be measured, before anything is created."""
         settings = self.settings
         if device != "cpu" and not (device.startswith("cuda") and settings.store == "host"):
             raise UserError(
                 f"offload={settings.store} decodes on the CPU, not on target.device={device}; give target.device=cpu, "
                 "or offload=host for a GPU of NVIDIA"
-            )
-        if locality.steer(torch.zeros(1, 1, dtype=torch.int64)) is not None:
-            raise UserError(
-                "offload decodes token by token, which a limit of what tokens may choose (locality, "
-                "target.cache_prior) cannot follow yet; give offload=none"
             )
         layout = Layout.of(config, settings.dtype)
         settings.arms(layout.num_layers, layout.num_experts, config.moe.top_k, layout.row_bytes)

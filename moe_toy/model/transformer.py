@@ -143,15 +143,14 @@ class MoETransformer(PreciseBuffers):
         rotation = self.rotation[:, past : past + token_ids.shape[1]]
         biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
         steer = self.locality.steer(token_ids)
-        if caches and steer is not None:
-            raise ValueError("a limit of locality depends on earlier tokens, which caches do not tell it")
         routings: list[Routing] = []
         for layer, block in enumerate(self.blocks):
             bias = next(biases) if biases is not None and block.is_moe else None
             if self.recomputes_blocks and self.training:
                 x, routing = checkpoint(block, x, rotation, bias, steer, use_reentrant=False)
             else:
-                x, routing = block(x, rotation, bias, steer, caches[layer] if caches else None)
+                cache = caches[layer] if caches else None
+                x, routing = block(x, rotation, bias, cache.remember(steer) if cache and steer else steer, cache)
             if routing is not None:
                 routings.append(routing)
         return x, routings

@@ -15,7 +15,6 @@ from hydra import compose, initialize_config_dir
 import evaluate
 from moe_toy.errors import UserError
 from moe_toy.evaluation import command, offloading
-from moe_toy.locality.base import LocalityScheme
 from moe_toy.offload import measure, store
 from moe_toy.offload.measure import Measurement
 from moe_toy.offload.readers import FileReader
@@ -100,15 +99,21 @@ def test_a_gpu_is_refused_and_not_chosen(run_dir, monkeypatch):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         target = command.build(compose("evaluate", [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]))
     assert target.device == "cpu"
-    asked = target._saved()[0], LocalityScheme(), "cuda", target.reading.samples(target)
+    asked = target._saved()[0], "cuda", target.reading.samples(target)
     with pytest.raises(UserError, match=r"not on target.device=cuda; give target.device=cpu"):
         target.offloading.check(*asked)
     offloading.Offloading(replace(target.offloading.settings, store="host")).check(*asked)
 
 
-def test_limits_of_locality_are_refused(refusal, run_dir):
-    asked = [f"target.path={run_dir}", *QUICK, "offload=disk", *FEW]
-    assert "cannot follow yet" in refusal("evaluate", *asked, "target.cache_prior=1.0")
+def test_a_limit_is_decoded_with_and_lowers_what_is_missed(run_dir, tmp_path):
+    """A prior so strong that whatever was chosen once stays chosen: nothing is missed after the prompt."""
+    asked = [f"target.path={run_dir}", "offload=host", *FEW, "offload.cache_ratios=[2]"]
+    free, limited = (run(tmp_path / f"{prior}", *asked, f"target.cache_prior={prior}") for prior in (0.0, 1000.0))
+    missed = [
+        results.tables["offload"].query("policy == 'lru' and domain.isna()").reads_per_token.item()
+        for results in (free, limited)
+    ]
+    assert missed[0] > missed[1] == 0
 
 
 def test_targets_that_decode_nothing_are_refused(refusal):

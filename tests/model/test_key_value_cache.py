@@ -5,7 +5,10 @@ import torch
 
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.balance.loss_free import LossFreeBias
+from moe_toy.locality.base import LocalityScheme
+from moe_toy.locality.cache_prior import CachePrior
 from moe_toy.locality.document_pool import DocumentPool
+from moe_toy.locality.residency import Residency
 from moe_toy.model.transformer import MoETransformer
 
 VARIANTS = {
@@ -17,6 +20,11 @@ VARIANTS = {
     "softmax first": {"router": "softmax_then_topk", "normalize_weights": False},
     "as many heads": {"num_kv_heads": 2},
     "grouped": {"backend": "auto"},
+}
+LIMITS = {
+    "residency": Residency(swaps=1),
+    "document_pool": DocumentPool(smallest=4, largest=6, evaluated=4),
+    "cache_prior": CachePrior(LocalityScheme(), strength=0.5, capacity=3),
 }
 
 
@@ -43,12 +51,21 @@ def test_reading_in_pieces_equals_reading_at_once(make_config, changes, pieces):
         assert torch.equal(expert_ids, whole.trace.expert_ids[:, :, seen])
 
 
-def test_limits_that_need_earlier_tokens_are_not_decoded_with(make_config):
-    config = make_config()
-    locality = DocumentPool(smallest=4, largest=6, evaluated=4)
-    model = MoETransformer(config, LoadBalancer(num_layers=2, num_experts=8), locality).eval()
-    with pytest.raises(ValueError, match="earlier tokens"):
-        model.extend(torch.ones(1, 3, dtype=torch.int64), model.new_caches(1, 8))
+@pytest.mark.parametrize("pieces", [[9] + [1] * 11, [5, 7, 1, 7]], ids=["prompt", "chunks"])
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
+def test_limits_hold_across_pieces(make_config, limit, pieces):
+    """They depend on earlier tokens, but never on where a piece began."""
+    torch.manual_seed(0)
+    balancer = LoadBalancer(num_layers=2, num_experts=8)
+    model = MoETransformer(make_config(), balancer, limit).double().eval()
+    free = MoETransformer(make_config(), balancer).double().eval()
+    free.load_state_dict(model.state_dict())
+    tokens = torch.randint(50, (2, sum(pieces)))
+    expert_ids = model.route(tokens)
+    assert not torch.equal(expert_ids, free.route(tokens))
+    caches = model.new_caches(batch=2, max_len=sum(pieces))
+    found = [model.extend(piece, caches)[1] for piece in tokens.split(pieces, dim=1)]
+    assert torch.equal(torch.cat(found, dim=2), expert_ids)
 
 
 def test_a_prompt_is_read_bit_by_bit_as_without_a_cache(make_config):
