@@ -184,6 +184,15 @@ def test_a_full_disk_ends_in_one_line_and_leaves_no_store(command, run_dir, tmp_
     assert list((tmp_path / "out" / offloading.FOLDER).iterdir()) == []
 
 
+@pytest.fixture
+def heard_ctrl_c():
+    """A shell that started the tests in the background may have had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
 def test_a_measurement_that_ctrl_c_stopped_goes_on_from_its_store(command, run_dir, tmp_path, monkeypatch):
     run_arm, done = Measurement._run_arm, []
 
