@@ -13,20 +13,22 @@ from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
 from moe_toy.report.sweep_files import COLUMNS, RESULTS, read_sweep
 
-SAME = [column for column in COLUMNS if column not in ("arm", "seed", "run_dir")]
+SAME = ["step", *(column for column in COLUMNS if column not in ("arm", "seed", "run_dir"))]
+"""What seeds of an arm share: the length of their training, where it was logged, and the sizes of their model."""
 
 
 def join(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows of all tables; raises `UserError` where two hold the same run, or an arm is another model."""
+    """Rows of all tables; raises `UserError` where two hold the same run, or an arm is another model or
+    was trained for longer."""
     joined = pd.concat(tables.values(), ignore_index=True)
     twice = joined[joined.duplicated(["arm", "seed"])]
     if len(twice):
         run = twice.iloc[0]
         raise UserError(f"{' and '.join(tables)}: two of them hold arm {run.arm} of seed {run.seed}; give one of them")
-    for column in SAME:
-        models = joined.groupby("arm")[column].nunique()
-        if (models > 1).any():
-            arm = models.idxmax()
+    for column in joined.columns.intersection(SAME):
+        values = joined.groupby("arm")[column].nunique()
+        if (values > 1).any():
+            arm = values.idxmax()
             raise UserError(f"{' and '.join(tables)}: {column} of arm {arm} differs; give seeds of one sweep")
     return joined
 

@@ -17,7 +17,8 @@ def join():
 @pytest.fixture
 def halves(tmp_path):
     """A directory with seeds 11 and 12, and one with seed 13."""
-    whole = read_sweep(write_sweep(tmp_path / "whole"))
+    whole = read_sweep(write_sweep(tmp_path / "whole")).assign(step=300.0)
+    whole.to_parquet(tmp_path / "whole" / "results.parquet")
     for name, rows in {"two": whole[whole.seed < 13], "one": whole[whole.seed == 13]}.items():
         (tmp_path / name).mkdir()
         rows.to_parquet(tmp_path / name / "results.parquet")
@@ -32,7 +33,11 @@ def test_all_rows_are_there_once(join, halves, tmp_path):
 
 def test_what_does_not_belong_together_is_refused_and_nothing_written(join, halves, tmp_path, capsys):
     table = read_sweep(tmp_path / "one")
-    changes = {"again": ({}, "of seed 13; give one of them"), "other": ({"top_k": 4, "seed": 14}, "top_k of arm")}
+    changes = {
+        "again": ({}, "of seed 13; give one of them"),
+        "other": ({"top_k": 4, "seed": 14}, "top_k of arm"),
+        "longer": ({"step": 400.0, "seed": 14}, "step of arm"),
+    }
     for name, (change, complaint) in changes.items():
         (tmp_path / name).mkdir()
         table.assign(**change).to_parquet(tmp_path / name / "results.parquet")
