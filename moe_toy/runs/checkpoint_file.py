@@ -7,7 +7,7 @@ import pickletools
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,14 +36,14 @@ class DamagedError(ValueError):
     """Why a file cannot be what was once written to it."""
 
 
-def save_checkpoint(content: Any, path: Path) -> None:
+def save_checkpoint(content: Any, path: Path, is_cancelled: Callable[[], bool] = lambda: False) -> None:
     """Write beside `path`, sync, rename. The comment of the zip file that torch writes, which other readers pass over,
-    holds the SHA-256 of all before it."""
+    holds the SHA-256 of all before it. Once `is_cancelled`, the next write fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as file:
-            hashing = _Hashing(file)
+            hashing = _Hashing(file, is_cancelled)
             _save(content, hashing)
             comment = LABEL + hashing.sha256.hexdigest().encode()
             file.seek(-2, os.SEEK_END)
@@ -132,13 +132,15 @@ def _check_names(path: Path) -> None:
 class _Hashing:
     """A file that knows the SHA-256 of what was written to it."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sha256 = file, hashlib.sha256()
+    def __init__(self, file: BinaryIO, is_cancelled: Callable[[], bool]) -> None:
+        self.file, self.sha256, self.is_cancelled = file, hashlib.sha256(), is_cancelled
         self.error: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
         self.sha256.update(data)
         try:
+            if self.is_cancelled():
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
             return self.file.write(data)
         except OSError as error:
             self.error = error  # torch would hide it behind its own

@@ -2,18 +2,22 @@
 
 import logging
 import signal
+from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import Strategy
 from pydantic import PositiveInt, validate_call
 
 from moe_toy.runs.metrics_file import MetricsFile
 from moe_toy.runs.run_directory import BEST, LAST, RunDirectory, add_alias
 from moe_toy.runs.sharded_checkpoint import seal
+from moe_toy.training.background_writer import BackgroundWriter
+from moe_toy.training.checkpoint_io import AtomicCheckpointIO
 from moe_toy.training.stop_signals import StopSignals
 
 log = logging.getLogger(__name__)
@@ -27,15 +31,27 @@ class CheckpointCallback(Checkpoint):
     Always between two optimiser steps, with everything of the step logged, so that continuing changes nothing: the
     trainer validates, and ends for want of time, only there. A signal to stop is obeyed there too, and during a
     validation, which is then repeated as a whole: the process ends with exit code 128 + signal.
+
+    Where `in_background`, a step is held up only while its state is copied to memory of the host, and the file is
+    written during the next steps; no name is given, and no file removed, before that is done. `auto` is on CUDA where
+    the copy fits. Folders of shards are always written at once, and so is what no step follows.
     """
 
     @validate_call(config={"strict": True})
-    def __init__(self, *, monitor: str, keep_last: PositiveInt, every_n_steps: PositiveInt | None) -> None:
+    def __init__(
+        self,
+        *,
+        monitor: str,
+        keep_last: PositiveInt,
+        every_n_steps: PositiveInt | None,
+        in_background: Literal["auto"] | bool,
+    ) -> None:
         self.run = RunDirectory(Path())  # not yet known
         self.monitor, self.keep_last, self.every_n_steps = monitor, keep_last, every_n_steps
+        self.in_background, self.writer = in_background, BackgroundWriter()
         self.best_score: float | None = None
         self.best_step: int | None = None
-        self.saved_step = 0  # the untrained model is not worth a file
+        self.taken_step = self.saved_step = 0  # the untrained model is not worth a file
         self.validation_is_due = False
         self.continues_own = False
         self.loggers: dict[str, Any] = {}  # what it takes to go on with curves, also those that have no logger now
@@ -43,11 +59,14 @@ class CheckpointCallback(Checkpoint):
 
     @property
     def last_path(self) -> Path | None:
-        """The newest file that this run wrote or started from."""
+        """The newest file that this run wrote to its end or started from."""
+        self.writer.join()
         return self.run.step(self.saved_step) if self.saved_step else None
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         self.run = RunDirectory(Path(trainer.default_root_dir).absolute())
+        if self.in_background is True and not writes_whole_files(trainer) and trainer.is_global_zero:
+            log.warning("callbacks.checkpoint.in_background: shards are written by another library, at once")
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.signals.listen()
@@ -60,12 +79,13 @@ class CheckpointCallback(Checkpoint):
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches or trainer.global_step == 0:
             return
+        self.writer.check()
         # What loggers count by; resumed at the start of an epoch, Lightning would be one ahead.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         every = self.every_n_steps
         stop = self._must_stop(trainer)
         if stop or (every and trainer.global_step % every == 0):
-            self._save(trainer)
+            self._save(trainer, at_once=stop)
         if stop:
             self._stop(trainer)
 
@@ -80,7 +100,7 @@ class CheckpointCallback(Checkpoint):
         if self._must_stop(trainer):
             if trainer.state.fn == "fit":
                 self.validation_is_due = True
-                self._save(trainer)
+                self._save(trainer, at_once=True)
             self._stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -91,12 +111,21 @@ class CheckpointCallback(Checkpoint):
         is_best = score is not None and isfinite(score) and (self.best_score is None or score < self.best_score)
         if is_best:
             self.best_score, self.best_step = float(score), trainer.global_step
-        self._save(trainer, again=True)
-        if is_best and trainer.is_global_zero and not trainer.fast_dev_run:
-            add_alias(self.run.step(trainer.global_step), BEST)
+        self._save(trainer, again=True, is_best=is_best, at_once=trainer.global_step == trainer.max_steps)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._save(trainer)
+        self._save(trainer, at_once=True)
+
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self.writer.wait()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt):  # the second Ctrl-C
+            self.writer.cancel()
+        try:
+            self.writer.wait()
+        except Exception as error:
+            log.warning("the checkpoint of step %d could not be written: %s", self.taken_step, error)
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         set_between_steps(checkpoint["loops"]["fit_loop"], validation_is_due=self.validation_is_due)
@@ -111,7 +140,7 @@ class CheckpointCallback(Checkpoint):
             self.best_score, self.best_step = state["best"]
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.saved_step = checkpoint["global_step"]
+        self.taken_step = self.saved_step = checkpoint["global_step"]
         self.continues_own = self.run.owns(Path(trainer.ckpt_path))
         if self.continues_own:
             self.loggers = checkpoint.get("loggers", {})
@@ -121,27 +150,54 @@ class CheckpointCallback(Checkpoint):
         if self.signals.received is not None:
             raise SystemExit(128 + self.signals.received if trainer.is_global_zero else 0)
 
-    def _save(self, trainer: Trainer, again: bool = False) -> None:
-        if trainer.fast_dev_run or (self.saved_step == trainer.global_step and not again):
+    def _save(self, trainer: Trainer, *, again: bool = False, is_best: bool = False, at_once: bool = False) -> None:
+        if trainer.fast_dev_run or (self.taken_step == trainer.global_step and not again):
             return
-        step = trainer.global_step
+        self.writer.wait()
+        previous, step = self.taken_step, trainer.global_step
+        finish = partial(self._finish, trainer.is_global_zero, step, is_best)
+        wanted = trainer.strategy.root_device.type == "cuda" if self.in_background == "auto" else self.in_background
+        is_background = wanted and not at_once and writes_whole_files(trainer)
+        write = partial(self.writer.write, then=finish, only_if_it_fits=self.in_background == "auto")
+        trainer.save_checkpoint(
+            self.run.step(step),
+            weights_only=False,  # that is, all of it
+            storage_options=write if is_background else None,
+        )
+        self.taken_step = step
+        if not is_background:
+            finish()
+        elif not trainer.is_global_zero:
+            self.saved_step = previous  # rank 0, which alone writes, had waited for it
+
+    def _finish(self, is_global_zero: bool, step: int, is_best: bool) -> None:
+        """What follows once the file is whole."""
         path = self.run.step(step)
-        trainer.save_checkpoint(path, weights_only=False)  # that is, all of it
         self.saved_step = step
-        if trainer.is_global_zero:
-            if path.is_dir():
-                seal(path)
-            add_alias(path, LAST)
-            self.run.keep_newest(self.keep_last, up_to=step)
+        if not is_global_zero:
+            return
+        if path.is_dir():
+            seal(path)
+        add_alias(path, LAST)
+        self.run.keep_newest(self.keep_last, up_to=step)
+        if is_best:
+            add_alias(path, BEST)
 
     def _must_stop(self, trainer: Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self.signals.received is not None, all=False)
 
     def _stop(self, trainer: Trainer) -> None:
+        self.writer.wait()
         log.warning("stopped at step %d; ckpt_path=auto continues in this run directory", trainer.global_step)
         signal_number = self.signals.received or signal.SIGTERM  # which another rank received
         # Lightning kills rank 0 when a rank that it started ends with an error.
         raise SystemExit(128 + signal_number if trainer.is_global_zero else 0)
+
+
+def writes_whole_files(trainer: Trainer) -> bool:
+    """Whether checkpoints are files that we write, and no folders of shards."""
+    is_ours = isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+    return is_ours and type(trainer.strategy).save_checkpoint is Strategy.save_checkpoint
 
 
 def logger_state(trainer: Trainer) -> dict[str, Any]:

@@ -17,7 +17,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        save_checkpoint(checkpoint, Path(path))
+        """`storage_options`, which Lightning passes through, is a function that writes it in another way, or None."""
+        write = save_checkpoint if storage_options is None else storage_options
+        write(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = True
