@@ -111,7 +111,7 @@ class CheckpointCallback(Checkpoint):
         is_best = score is not None and isfinite(score) and (self.best_score is None or score < self.best_score)
         if is_best:
             self.best_score, self.best_step = float(score), trainer.global_step
-        self._save(trainer, again=True, is_best=is_best, at_once=trainer.global_step == trainer.max_steps)
+        self._save(trainer, again=True, is_best=bool(is_best), at_once=trainer.global_step == trainer.max_steps)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._save(trainer, at_once=True)
