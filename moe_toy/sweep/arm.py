@@ -22,6 +22,7 @@ SEED = "seed"
 BASE = "base"
 """The name of an arm that varies nothing but the seed."""
 WITHOUT_EFFECT = (
+    "callbacks.checkpoint.in_background",
     "ckpt_path",
     "data.num_workers",
     "data.root",

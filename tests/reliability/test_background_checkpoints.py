@@ -12,6 +12,7 @@ import torch
 from moe_toy.checks.mistakes import report_user_errors
 from moe_toy.runs import checkpoint_file
 from moe_toy.runs.run_directory import RunDirectory
+from moe_toy.sweep.arm import identify
 from moe_toy.training import background_writer
 from moe_toy.training.background_writer import BackgroundWriter, copy_to_host
 from moe_toy.training.lit_moe import LitMoE
@@ -288,3 +289,10 @@ def test_without_memory_for_a_copy_it_is_written_at_once(tmp_path, monkeypatch, 
         assert torch.equal(checkpoint_file.load_intact(path)["x"], torch.zeros(9))
     assert places == [free == 10**9] * 2
     assert caplog.text.count("checkpoints hold up training") == (free != 10**9)
+
+
+def test_an_arm_of_a_sweep_is_the_same_arm_however_its_checkpoints_are_written():
+    checkpoint = {"monitor": "val/loss", "keep_last": 2}
+    before, now = ({"callbacks": {"checkpoint": checkpoint | key}} for key in ({}, {"in_background": True}))
+    assert identify(before) == identify(now)
+    assert identify(before) != identify({"callbacks": {"checkpoint": checkpoint | {"keep_last": 3}}})
