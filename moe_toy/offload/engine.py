@@ -142,11 +142,15 @@ class Engine:
 
     def _read(self, missing: Sequence[Step]) -> None:
         if self.threads == 1 or len(missing) == 1:
-            for step in missing:
-                self._read_one(step.item, step.slot)
-        else:
-            for reading in [self.pool.submit(self._read_one, step.item, step.slot) for step in missing]:
+            self._read_all(missing)
+        else:  # each thread its share: to hand over rows one by one costs a fifth of the speed at 48 KiB
+            shares = [missing[first :: self.threads] for first in range(min(self.threads, len(missing)))]
+            for reading in [self.pool.submit(self._read_all, share) for share in shares]:
                 reading.result()
+
+    def _read_all(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            self._read_one(step.item, step.slot)
 
     def _read_one(self, item: int, slot: int) -> None:
         self.reader.read(item, self.buffers[slot])

@@ -138,6 +138,19 @@ def test_times_of_a_token_add_up(model, store, tokens):
     assert np.array_equal(stall > 0, costs[:, COLUMNS.index("rounds")] > 0)
 
 
+@pytest.mark.parametrize(("missed", "shares"), [(8, 3), (2, 2), (1, 0)])
+def test_each_thread_is_handed_its_share_of_rows_at_once(store, monkeypatch, missed, shares):
+    with engine_of(store, 8, threads=3) as engine:
+        submit, handed = engine.pool.submit, []
+        monkeypatch.setattr(engine.pool, "submit", lambda *work: handed.append(work) or submit(*work))
+        engine.start(new_caches("lru", [], 8, 2))
+        steps = [step for part in engine.fetch(0, range(missed)) for step in part]
+        assert len(handed) == shares
+        for item, slot, _ in steps:
+            row = bytearray(store.path.read_bytes()[store.offset(item) :][: store.layout.row_bytes])
+            assert bytes(engine.buffers[slot]) == row
+
+
 def test_an_error_of_a_reader_thread_reaches_the_caller(model, store, tokens, monkeypatch):
     with engine_of(store, 8, threads=3) as engine:
 
