@@ -29,7 +29,7 @@ from moe_toy.data.batches import (
 )
 from moe_toy.data.domains import TextSource, data_root, selected
 from moe_toy.data.order import TrainingOrder, domain_weights
-from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
+from moe_toy.data.packing import TokenStream, fill_a_block, first_blocks, token_streams, tokenize
 from moe_toy.data.position import Position, saved_position
 from moe_toy.data.text_check import check_text
 from moe_toy.data.tokenizer import Tokenizer, check_fits, prepare_tokenizer, tokenizer_path
@@ -116,16 +116,12 @@ class DomainDataModule(lightning.LightningDataModule):
         """Raise a `UserError` unless the tokenizer fits the model, and each domain fills a sequence and a block."""
         check_fits(tokenizer, self.vocab_size)
         streams = token_streams(self.source, tokenizer, self.root)
-        if all(stream.is_complete for split in streams.values() for stream in split) and self._is_enough(streams):
-            return  # the tokens of an earlier start
         drawn = [domain for domain, weight in zip(self.domains, self._domain_weights, strict=True) if weight > 0]
+        used = [s for s, domain in zip(streams["train"], self.domains, strict=True) if domain in drawn]
+        if fill_a_block(used, self.sequence_length) and fill_a_block(streams["validation"], self.validation_length):
+            return  # so the tokens of an earlier start say
         check_enough(self.source, tokenizer, "train", self.sequence_length, drawn)
         check_enough(self.source, tokenizer, "validation", self.validation_length, self.domains)
-
-    def _is_enough(self, streams: Mapping[str, Sequence[TokenStream]]) -> bool:
-        drawn = [s for s, weight in zip(streams["train"], self._domain_weights, strict=True) if weight > 0]
-        trains = all(stream.num_blocks(self.sequence_length) for stream in drawn)
-        return trains and all(stream.num_blocks(self.validation_length) for stream in streams["validation"])
 
     @property
     def tokenizer_file(self) -> Path:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.paths import ROOT
 
-HEAVY = ("lightning", "torch._dynamo", "torchmetrics", "matplotlib", "pandas", "wandb")
+HEAVY = ("lightning", "torchmetrics", "matplotlib", "pandas", "wandb")
 SCRIPT = """
 import sys, train
 from moe_toy.command_line.entry import run_app
@@ -32,7 +32,7 @@ finally:
 def test_a_mistake_is_told_before_anything_heavy_is_loaded(arguments, told, tmp_path):
     script = SCRIPT.replace("sys.argv[0]", repr(",".join(HEAVY)))
     command = [sys.executable, "-c", script, *arguments, f"hydra.run.dir={tmp_path / 'run'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
     assert done.stdout.strip() == "loaded:"
