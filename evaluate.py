@@ -1,5 +1,6 @@
 """Measure how consistently a model routes and what a cache of experts would gain: `python evaluate.py --help`."""
 
+import gc
 from pathlib import Path
 
 import hydra
@@ -17,6 +18,7 @@ def main(cfg: DictConfig) -> None:
     """Measure the target and write its report; `strict` leaves with exit code 1 if a claim fails."""
     from moe_toy.evaluation.command import run  # with all that is heavy, so that --help answers at once
 
+    gc.enable()  # `run_app` had switched it off
     with report_job_errors(OUTPUT):
         run(cfg)
 

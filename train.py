@@ -1,5 +1,6 @@
 """Train a Mixture-of-Experts language model and watch where its tokens go: `python train.py --help`."""
 
+import gc
 from pathlib import Path
 
 import hydra
@@ -26,6 +27,7 @@ def main(cfg: DictConfig) -> None:
 def run(cfg: DictConfig) -> None:
     from moe_toy.training.run import run  # with all that is heavy, so that --help answers at once
 
+    gc.enable()  # `run_app` had switched it off
     run(cfg)
 
 

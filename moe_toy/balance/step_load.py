@@ -31,7 +31,7 @@ class StepLoad(PreciseBuffers):
         local = sum(assignment_counts(expert_ids.flatten(1, 2), num_experts) for expert_ids in micro_batches)
         self.foreseen = sum_over_ranks(local)
 
-    @torch.compiler.disable  # sums over ranks and remembers: nothing to compile
+    @torch._disable_dynamo  # loads the compiler when first called; sums over ranks and remembers: nothing to compile
     def add(self, counts: Int[Tensor, "layer expert"]) -> Int[Tensor, "layer expert"]:
         """Count a micro-batch; returns assignments in proportion to the best known load of the step."""
         self.counts = self.counts + sum_over_ranks(counts)

@@ -27,10 +27,11 @@ from moe_toy.data.batches import (
     ignore_stop_signals,
     workers,
 )
-from moe_toy.data.domains import TextSource, data_root
+from moe_toy.data.domains import TextSource, data_root, selected
 from moe_toy.data.order import TrainingOrder, domain_weights
-from moe_toy.data.packing import TokenStream, first_blocks, token_streams, tokenize
+from moe_toy.data.packing import TokenStream, fill_a_block, first_blocks, token_streams, tokenize
 from moe_toy.data.position import Position, saved_position
+from moe_toy.data.text_check import check_text
 from moe_toy.data.tokenizer import Tokenizer, check_fits, prepare_tokenizer, tokenizer_path
 from moe_toy.errors import UserError
 from moe_toy.routing import TokenBatch
@@ -70,7 +71,7 @@ class DomainDataModule(lightning.LightningDataModule):
         num_workers: NonNegativeInt,
     ) -> None:
         super().__init__()
-        self.source = source if domains is None else source.select(domains)
+        self.source = selected(source, domains)
         self.vocab_size = vocab_size
         self.sequence_length = sequence_length
         self.batch_size = batch_size
@@ -98,10 +99,7 @@ class DomainDataModule(lightning.LightningDataModule):
 
     def check(self) -> None:
         """Raise a `UserError` for what is wrong with the configuration, before anything is made or fetched."""
-        self.source.check()
-        _ = self._domain_weights
-        if self._tokenizer_options["name"] is not None:
-            _ = self.tokenizer_file  # a file that is named must be there
+        check_text(self.source, self.weights, self._tokenizer_options)
 
     def prepare_data(self) -> None:
         self.check()
@@ -117,7 +115,11 @@ class DomainDataModule(lightning.LightningDataModule):
     def _check_tokens(self, tokenizer: Tokenizer) -> None:
         """Raise a `UserError` unless the tokenizer fits the model, and each domain fills a sequence and a block."""
         check_fits(tokenizer, self.vocab_size)
+        streams = token_streams(self.source, tokenizer, self.root)
         drawn = [domain for domain, weight in zip(self.domains, self._domain_weights, strict=True) if weight > 0]
+        used = [s for s, domain in zip(streams["train"], self.domains, strict=True) if domain in drawn]
+        if fill_a_block(used, self.sequence_length) and fill_a_block(streams["validation"], self.validation_length):
+            return  # so the tokens of an earlier start say
         check_enough(self.source, tokenizer, "train", self.sequence_length, drawn)
         check_enough(self.source, tokenizer, "validation", self.validation_length, self.domains)
 

@@ -74,6 +74,11 @@ class TextSource(ABC):
         return selected
 
 
+def selected(source: TextSource, domains: Sequence[str | int] | None) -> TextSource:
+    """The source with these domains only; null: with all."""
+    return source if domains is None else source.select(domains)
+
+
 class FileDomains(TextSource):
     """A folder with one sub-folder or file per domain: .txt, .jsonl (a `text` field) or .parquet (a `text` column).
 

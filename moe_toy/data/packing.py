@@ -113,6 +113,11 @@ def first_blocks(
     return {domain: min(number, wanted) for domain, number in available.items()}
 
 
+def fill_a_block(streams: Sequence[TokenStream], length: int) -> bool:
+    """Whether all are tokenised already and each has a block of this length."""
+    return all(stream.is_complete and stream.num_blocks(length) for stream in streams)
+
+
 def tokenize(source: TextSource, tokenizer: Tokenizer, root: Path, splits: Sequence[Split] = SPLITS) -> None:
     """Write the streams that are missing; of two processes at once the second waits for the first."""
     streams = {split: token_streams(source, tokenizer, root)[split] for split in splits}

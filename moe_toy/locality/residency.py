@@ -40,7 +40,7 @@ class Residency(LocalityScheme):
     def steer(self, token_ids: Int[Tensor, "batch seq"]) -> Steer:
         return self._keep_residents
 
-    @torch.compiler.disable  # a loop over tokens on the CPU
+    @torch._disable_dynamo  # loads the compiler when first called; a loop over tokens on the CPU
     @torch.no_grad()
     def _keep_residents(
         self, ranking: Float[Tensor, "batch seq expert"], scores: Float[Tensor, "batch seq expert"], top_k: int

@@ -35,8 +35,15 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True, config=OTHERS_ARE_FREE)
 class DataConfig:
-    """The numbers of the data that are held against other parts."""
+    """What of the data is held against other parts, or read before the data module is loaded."""
 
+    source: Part
+    root: str | None
+    domains: list[str | int] | None
+    weights: dict[str | int, float] | None
+    tokenizer: str | None
+    tokenizer_sample_bytes: PositiveInt
+    vocab_size: int
     batch_size: PositiveInt
     sequence_length: PositiveInt
     validation_length: PositiveInt

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.checks.constructors import check_constructors
+from moe_toy.data.text_check import check_text_of
 from moe_toy.errors import UserError
 from moe_toy.model.compiled_blocks import hindrance_to_compiling
 from moe_toy.model.transformer import MoETransformer
@@ -27,10 +28,12 @@ def check(cfg: DictConfig) -> None:
     check_numbers(values)
     with torch.device("meta"):
         model = build_model(cfg)
-    check_constructors(values)  # this one loads what it checks, so it comes after what is quick
     check_together(values, model)
     check_account(values)
-    instantiate(cfg.data).check()
+    check_constructors({"data": {"source": values["data"]["source"]}})
+    check_text_of(cfg.data)
+    check_constructors(values)  # loads what it checks, and so Lightning: it comes after what is quick
+    instantiate(cfg.data)
 
 
 def prepare(cfg: DictConfig) -> None:

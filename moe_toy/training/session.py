@@ -15,7 +15,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
-from moe_toy.pictures.curves import save_curves
 from moe_toy.runs.checkpoint import Checkpoint
 from moe_toy.runs.run_directory import (
     CHECKPOINTS,
@@ -156,6 +155,8 @@ def log_outputs(trainer: Trainer, run_dir: Path) -> None:
     else:
         log.info("finished step %d: %s", trainer.global_step, ", ".join(scores))
     if RunDirectory(run_dir).metrics.exists():  # not where all steps were done before
+        from moe_toy.pictures.curves import save_curves  # pandas takes half a second
+
         save_curves(run_dir)
     log.info("run directory: %s", run_dir)
     for name, meaning in CONTENTS.items():

@@ -298,3 +298,15 @@ def test_every_data_config_builds(name, pytestconfig, tmp_path, monkeypatch):
     data = instantiate(config.data, _convert_="all")
     assert data.root == tmp_path
     assert data.validation_length == 512
+
+
+def test_a_warm_start_reads_no_text(folder, monkeypatch):
+    make(folder).prepare_data()
+    monkeypatch.setattr(FileDomains, "documents", lambda *_: pytest.fail("text was read again"))
+    make(folder).prepare_data()
+
+
+def test_a_warm_start_with_too_long_sequences_is_told_how_much_text_there_is(folder):
+    make(folder).prepare_data()
+    with pytest.raises(UserError, match=r"training tokens in 60 documents, less than one sequence"):
+        make(folder, sequence_length=10**6).prepare_data()
