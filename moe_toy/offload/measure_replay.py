@@ -64,15 +64,13 @@ class ReplayMeasurement:
 
     def _calibrate(self, number: int) -> pd.DataFrame:
         """Slots are filled in turn, as many as the smallest cache has: reading into few of them again and again takes
-        another time, and so does reading into memory for the first time."""
+        another time."""
         request, parts = self.requests[number], []
         decoded = request.expert_ids[:, request.prompt_length :][:, :CALIBRATED]
         lookups = lookups_of(decoded, self.num_experts)
         num_slots = min(arm.capacity for arm in self.arms)
         with closing(self._engine(num_slots)) as engine:
             buffers = engine.buffers
-            engine.start([ForcedMisses(self.top_k, num_slots)] * self.num_layers)
-            replay(engine, lookups, self.expert_bytes)
             for misses, only_page in points(self.top_k):
                 engine.buffers = [buffer[:PAGE] for buffer in buffers] if only_page else buffers
                 engine.start([ForcedMisses(misses, num_slots)] * self.num_layers)
