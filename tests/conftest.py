@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import hydra
 import pytest
+import yaml
 
 import hydra_plugins.moe_toy.sweeper  # noqa: F401  before Hydra does, which tells of what beartype warns of
 from moe_toy.command_line.entry import run_app
@@ -19,6 +20,8 @@ from tests.paths import CONF
 from tests.report.make_results import results_of, synthetic_trace
 from tests.small_run import write_texts
 
+yaml.SafeLoader = yaml.CSafeLoader
+"""Every command reads forty files of conf/, and the tests give some thousand."""
 LOG_LINE = re.compile(r"\d\d:\d\d:\d\d INFO ")
 
 

@@ -91,17 +91,18 @@ SAME_ARMS = {
 }
 
 
-@pytest.mark.parametrize("arguments", SAME_ARMS.values(), ids=SAME_ARMS)
-def test_the_same_arm_is_found_whatever_command_asks_for_it(sweep_of, arguments):
+def test_the_same_arm_is_found_whatever_command_asks_for_it(sweep_of, subtests):
     first = sweep_of("sweep=grid", "sweep_name=mine", "moe.top_k=2,4", "seed=1,2")
     first.register()
     known = {(arm.config["moe"]["top_k"], arm.seed): (arm.name, arm.directory) for arm in first.arms}
-    again = sweep_of("sweep=grid", "sweep_name=mine", *arguments)
-    found = [(arm.config["moe"]["top_k"], arm.seed) for arm in again.arms]
-    assert len(set(found)) == len(found)
-    assert [(arm.name, arm.directory) for arm in again.arms] == [known[key] for key in found]
-    again.register()
-    assert len(list(first.directory.iterdir())) == len(first.arms)
+    for asked, arguments in SAME_ARMS.items():
+        with subtests.test(asked):
+            again = sweep_of("sweep=grid", "sweep_name=mine", *arguments)
+            found = [(arm.config["moe"]["top_k"], arm.seed) for arm in again.arms]
+            assert len(set(found)) == len(found)
+            assert [(arm.name, arm.directory) for arm in again.arms] == [known[key] for key in found]
+            again.register()
+            assert len(list(first.directory.iterdir())) == len(first.arms)
 
 
 def test_an_arm_that_is_new_to_a_part_of_the_grid_is_named_as_the_others_are(sweep_of):

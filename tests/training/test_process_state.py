@@ -37,8 +37,7 @@ def state_of_process() -> dict:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["logger=wandb"],
-        ["logger=csv", "trainer.precision=bf16-true", "trainer.detect_anomaly=true"],
+        ["logger=wandb", "trainer.precision=bf16-true", "trainer.detect_anomaly=true"],
         ["logger=csv", "+trainer.deterministic=true", "trainer.precision=64-true"],
     ],
     ids=lambda overrides: overrides[-1],
