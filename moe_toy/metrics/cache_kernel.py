@@ -186,7 +186,7 @@ def count_hits(  # noqa: PLR0912, PLR0915, PLR0917
                             stack[came_from] = sinking
                         else:
                             block = top
-                            while sinking != NONE:
+                            while sinking != NONE and block < len(stack):
                                 sinking = sink(stack, block, sinking, item)
                                 block += BLOCK
                             lowest = max(lowest, block)
