@@ -56,7 +56,7 @@ def without_memory() -> Iterator[None]:
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Leave out the initial values that PyTorch gives to its modules."""
+    """Leave out the initial values that PyTorch draws for its modules."""
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None

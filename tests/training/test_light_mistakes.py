@@ -1,4 +1,4 @@
-"""Mistakes that are told before Lightning is loaded, which takes seconds."""
+"""Mistakes that are told before Lightning and torch's compiler are loaded, which takes seconds."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from tests.paths import ROOT
 
-HEAVY = ("lightning", "torchmetrics", "matplotlib", "pandas", "wandb")
+HEAVY = ("lightning", "torchmetrics", "matplotlib", "pandas", "wandb", "torch._dynamo")
 SCRIPT = """
 import sys, train
 from moe_toy.command_line.entry import run_app
