@@ -13,6 +13,7 @@ from moe_toy.export.families import Family, exact_family
 from moe_toy.export.folders import new_folder
 from moe_toy.export.weights import SELECTION_BIAS, to_theirs
 from moe_toy.model.config import ModelConfig
+from moe_toy.model.layers import without_memory
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint import BALANCER, Checkpoint
 
@@ -45,7 +46,7 @@ def export(checkpoint: Path, out: Path) -> None:
 
 def check_complete(saved: Checkpoint, config: ModelConfig) -> None:
     """Raise `UserError` unless `saved` holds all of the model that `config` describes, its balancer's aside."""
-    with torch.device("meta"):
+    with without_memory():
         bias = LossFreeBias(rate=1.0, num_layers=len(config.moe_layers), num_experts=config.moe.num_experts)
         wanted = MoETransformer(config, bias).state_dict()
     exported = {

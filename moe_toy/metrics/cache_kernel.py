@@ -5,12 +5,19 @@ stack describes them all: its top C items are the cache of capacity C, and a req
 hits wherever C > p. A requested item moves to the top; the one it displaces sinks, and at every position the item with
 the smaller key sinks on, down to where the requested item came from.
 
+The first TOP positions are walked one by one. Those below are in blocks of RUNS runs of LENGTH positions, and an item
+sinks through all runs of a block at once, in vector registers: where a run begins, what sinks is the smallest of all
+that lies above. Number i of every run is beside number i of the others in memory.
+
 With LRU the stack is always sorted by last use, so positions can be counted, without a stack.
 """
 
 from typing import no_type_check
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from moe_toy.metrics.compiled import compiled
 
@@ -27,6 +34,62 @@ KEPT = 1 << 62
 MAX_ITEMS = 2**ITEM_BITS
 MAX_REQUESTS = 2**TIME_BITS - 2
 MAX_COUNT = 2 ** (62 - COUNT_SHIFT) - 1
+
+NONE = -1  # smaller than every key
+TOP = 8
+RUNS, LENGTH = 4, 8
+BLOCK = RUNS * LENGTH
+
+
+@intrinsic
+def sink(_context, stack, begin, sinking, item):
+    """Let the key `sinking` sink through the block of the `stack` that begins at `begin`, and return the key that sinks
+    out of it. It is NONE if `item`, which is taken out, or an empty place was met."""
+
+    def generate(context, builder, signature, args):
+        stack, begin, sinking, item = args
+        array = context.make_array(signature.args[0])(context, builder, stack)
+        number = ir.IntType(64)
+        vector = ir.VectorType(number, RUNS)  # one key of each run
+        first_run, last_run = ir.IntType(32)(0), ir.IntType(32)(RUNS - 1)
+
+        def choose(vectors, runs):
+            return builder.shuffle_vector(*vectors, ir.Constant(ir.VectorType(ir.IntType(32), RUNS), runs))
+
+        def repeated(value):
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, first_run)
+            return choose((one, one), [0] * RUNS)
+
+        def smaller(x, y):
+            return builder.select(builder.icmp_signed("<", x, y), x, y)
+
+        def larger(x, y):
+            return builder.select(builder.icmp_signed("<", x, y), y, x)
+
+        def later(x, runs):
+            return choose((x, repeated(number(2**63 - 1))), [RUNS] * runs + list(range(RUNS - runs)))
+
+        places, keys = [], []
+        for i in range(LENGTH):
+            place = builder.gep(array.data, [builder.add(begin, number(i * RUNS))])
+            places.append(builder.bitcast(place, vector.as_pointer()))
+            key = builder.load(places[-1], align=8)
+            taken = builder.icmp_signed("==", builder.and_(key, repeated(number(ITEM_MASK))), repeated(item))
+            keys.append(builder.select(taken, repeated(number(NONE)), key))
+        smallest = keys  # of each run
+        while len(smallest) > 1:
+            smallest = [smaller(*pair) for pair in zip(smallest[::2], smallest[1::2], strict=True)]
+        up_to_run, runs = smallest[0], 1
+        while runs < RUNS:
+            up_to_run = smaller(up_to_run, later(up_to_run, runs))
+            runs *= 2
+        sinks = smaller(later(up_to_run, 1), repeated(sinking))
+        for place, key in zip(places, keys, strict=True):
+            builder.store(larger(key, sinks), place, align=8)
+            sinks = smaller(key, sinks)
+        return smaller(builder.extract_element(up_to_run, last_run), sinking)
+
+    return types.int64(stack, types.int64, types.int64, types.int64), generate
 
 
 @compiled
@@ -45,8 +108,13 @@ def count_hits(  # noqa: PLR0912, PLR0915, PLR0917
     rows, batch, size = requests.shape
     num_items = hits_at.shape[2]
     total = sizes.sum()
-    stack = np.empty(num_items, np.int64)
-    position = np.empty(num_items, np.int64)
+    top = min(TOP, num_items)
+    stack = np.empty(top - (top - num_items) // BLOCK * BLOCK, np.int64)
+    place = np.empty(num_items, np.uint64)  # of a position in the stack; unsigned, so numba asks for no sign
+    for p in range(num_items):
+        block, within = (p - top) // BLOCK * BLOCK, (p - top) % BLOCK
+        place[p] = p if p < top else top + block + within % LENGTH * RUNS + within // LENGTH
+    position = np.empty(num_items, np.int64)  # below the top, where the item was when the lookup began
     count = np.empty(num_items, np.int64)  # SCH: uses left in the segment; LFU: uses so far
     next_use = np.empty(num_items, np.int64)
     times = np.empty(size, np.int64)
@@ -54,6 +122,7 @@ def count_hits(  # noqa: PLR0912, PLR0915, PLR0917
         for b in range(batch):
             items = requests[row, b]
             depth = 0
+            stack[:] = NONE
             position[:] = -1
             count[:] = 0
             next_use[:] = size
@@ -73,7 +142,7 @@ def count_hits(  # noqa: PLR0912, PLR0915, PLR0917
                         if item >= 0:
                             count[item] += 1
                             if position[item] >= 0:
-                                stack[position[item]] += 1 << COUNT_SHIFT
+                                stack[place[position[item]]] += 1 << COUNT_SHIFT
                     seen = max(seen, sights[b, lookup])
                 for now in range(begin, end):
                     if items[now] >= 0:
@@ -84,12 +153,13 @@ def count_hits(  # noqa: PLR0912, PLR0915, PLR0917
                             elif lookup >= counted[b] and total:
                                 above = 0
                                 for p in range(found + 1):
-                                    above += sizes[stack[p] & ITEM_MASK]
+                                    above += sizes[stack[place[p]] & ITEM_MASK]
                                 hits_at[row, b, (above * num_items - 1) // total] += 1
                             elif lookup >= counted[b]:
                                 hits_at[row, b, found] += 1
                             if keep:
-                                stack[found] |= KEPT
+                                stack[place[found]] |= KEPT
+                lowest = top  # of the positions that are out of date
                 for now in range(begin, end):
                     item = items[now]
                     if item < 0:
@@ -102,6 +172,7 @@ def count_hits(  # noqa: PLR0912, PLR0915, PLR0917
                     if came_from < 0:
                         came_from = depth
                         depth += 1
+                    came_from = min(came_from, top)
                     if came_from > 0:
                         sinking = stack[0]
                         for p in range(1, came_from):  # without branches: which item sinks is hard to predict
@@ -110,16 +181,25 @@ def count_hits(  # noqa: PLR0912, PLR0915, PLR0917
                             sinking = sinking if met > sinking else met
                             stack[p] = stays
                             position[stays & ITEM_MASK] = p
-                        stack[came_from] = sinking
                         position[sinking & ITEM_MASK] = came_from
+                        if came_from < top:
+                            stack[came_from] = sinking
+                        else:
+                            block = top
+                            while sinking != NONE and block < len(stack):
+                                sinking = sink(stack, block, sinking, item)
+                                block += BLOCK
+                            lowest = max(lowest, block)
                     stack[0] = (count[item] << COUNT_SHIFT) | (times[now] << ITEM_BITS) | item
                     if keep:
                         stack[0] |= KEPT
                     position[item] = 0
+                for p in range(top, min(lowest, depth)):
+                    position[stack[place[p]] & ITEM_MASK] = p
                 if keep:
                     for now in range(begin, end):
                         if items[now] >= 0:
-                            stack[position[items[now]]] &= ~KEPT
+                            stack[place[position[items[now]]]] &= ~KEPT
                 begin = end
             distinct[row, b, 1] = depth
 

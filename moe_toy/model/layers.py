@@ -1,11 +1,15 @@
 """Feed-forward building blocks."""
 
 import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 class RMSNorm(nn.RMSNorm):
@@ -42,6 +46,25 @@ def init_matrices(module: nn.Module, std: float, seed: int) -> None:
         if parameter.ndim > 1 and not parameter.is_meta:
             generator = torch.Generator(parameter.device).manual_seed(seed_of(seed, name))
             nn.init.normal_(parameter, std=std, generator=generator)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Build modules on the meta device. To draw values there would load torch's compiler, which takes a second."""
+    with torch.device("meta"), _WithoutValues():
+        yield
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leave out the initial values that PyTorch draws for its modules."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def seed_of(seed: int, name: str) -> int:

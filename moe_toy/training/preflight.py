@@ -5,7 +5,6 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,6 +12,7 @@ from moe_toy.checks.constructors import check_constructors
 from moe_toy.data.text_check import check_text_of
 from moe_toy.errors import UserError
 from moe_toy.model.compiled_blocks import hindrance_to_compiling
+from moe_toy.model.layers import without_memory
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint import AUTO, Checkpoint
 from moe_toy.training.build import build_model
@@ -26,7 +26,7 @@ def check(cfg: DictConfig) -> None:
     """Find what is wrong with a config before anything is created or fetched for it."""
     values = OmegaConf.to_container(cfg, resolve=True)
     check_numbers(values)
-    with torch.device("meta"):
+    with without_memory():
         model = build_model(cfg)
     check_together(values, model)
     check_account(values)

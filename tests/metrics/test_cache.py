@@ -116,6 +116,22 @@ def test_equals_naive_simulation(make_trace, *, policy, cold, k, num_experts, se
             assert (got[0, row, capacity - 1].item(), requests[0, row].item()) == expected
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_deep_stacks_equal_naive_simulation(policy):
+    """Enough experts for the top of the stack and three blocks below it, the last not full; many tokens repeat."""
+    draw = np.random.default_rng(POLICIES.index(policy))
+    ids = draw.random((2, 1, 48, 45)).argsort(-1)[..., :3]
+    for t in np.flatnonzero(draw.random(47) < 0.4) + 1:
+        ids[:, :, t] = ids[:, :, t - 1]
+    options = {"policy": policy, "segment_length": 6, "cold": "miss"}
+    hits, requests = cache_hits(torch.from_numpy(ids), 45, scope="model", **options)
+    tokens = [[x + 45 * layer for layer in range(2) for x in ids[layer, 0, t].tolist()] for t in range(48)]
+    assert len({item for token in tokens for item in token}) > 72
+    for capacity in (1, 5, 8, 9, 17, 40, 41, 60, 72, 73, 90):
+        expected = naive_hits(tokens, capacity, **options)
+        assert (hits[0, 0, capacity - 1].item(), requests.item()) == expected
+
+
 @pytest.mark.parametrize("scope", ["layer", "model"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_larger_caches_hit_more_and_a_full_one_always(make_trace, policy, scope):

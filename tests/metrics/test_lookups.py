@@ -82,6 +82,22 @@ def test_layer_order_equals_an_engine(*, policy, k, num_experts, num_layers, seq
         assert (got[0, 0, capacity - 1].item(), requests.item()) == expected
 
 
+@pytest.mark.parametrize("prompt", [0, 5])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_deep_stacks_in_layer_order_equal_an_engine(policy, prompt):
+    """Enough experts for several blocks of the stack; many tokens repeat the last one."""
+    draw = np.random.default_rng(POLICIES.index(policy))
+    ids = draw.random((3, 40, 30)).argsort(-1)[..., :3]
+    for t in np.flatnonzero(draw.random(39) < 0.4) + 1:
+        ids[:, t] = ids[:, t - 1]
+    lookups = {"order": "layer", "prompt_lengths": torch.tensor([prompt])}
+    options = {"policy": policy, "segment_length": 6}
+    got, requests = cache_hits(torch.from_numpy(ids)[:, None], 30, scope="model", cold="miss", **lookups, **options)
+    for capacity in (15, 16, 40, 41, 60, 72, 73, 90):
+        expected = naive_hits_by_layer(ids.tolist(), capacity, **options, prompt=prompt)
+        assert (got[0, 0, capacity - 1].item(), requests.item()) == expected
+
+
 @settings(max_examples=30, deadline=None)
 @given(k=st.integers(1, 3), layers=st.integers(2, 3), seed=st.integers(0, 10**6), prompt=st.integers(0, 3))
 def test_in_layer_order_belady_is_the_bound(make_trace, *, k, layers, seed, prompt):

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from moe_toy.balance.base import LoadBalancer
+from moe_toy.model.layers import without_memory
 from moe_toy.model.transformer import MoETransformer
 
 
@@ -43,6 +44,17 @@ def test_the_rotary_table_is_not_cast(make_config, cast):
     assert torch.equal(model.rotation, exact)
     assert model.double().rotation.dtype == torch.float64  # that loses nothing
     assert model.to("meta").rotation.is_meta
+
+
+def test_without_memory_a_model_has_shapes_and_no_values(make_config, monkeypatch):
+    model = make_model(make_config())
+    for draw in ("normal_", "uniform_"):
+        monkeypatch.setattr(torch.Tensor, draw, None)
+    with without_memory():
+        empty = make_model(make_config())
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    assert {k: v.shape for k, v in empty.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+    assert torch.equal(empty.rotation, model.rotation)
 
 
 def test_permuting_expert_ids_changes_nothing(make_config):

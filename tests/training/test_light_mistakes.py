@@ -5,7 +5,7 @@ import sys
 
 from tests.paths import ROOT
 
-HEAVY = ("lightning", "torchmetrics", "matplotlib", "pandas", "wandb")
+HEAVY = ("lightning", "torchmetrics", "matplotlib", "pandas", "wandb", "torch._dynamo")
 MISTAKES = {
     "data=files data.source.path=missing": "data.source.path=missing is not a folder",
     "data.sequence_length=4096": "exceeds model.max_seq_len",
