@@ -7,11 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from moe_toy.model.own_gradients import OwnRMSNorm, OwnWeightedSwiGLU, takes_own_gradient
+
 
 class RMSNorm(nn.RMSNorm):
     """PyTorch's, with its weight in the dtype of `x`: it has no fast kernel for two dtypes, as autocast makes them."""
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        if takes_own_gradient(x):
+            return OwnRMSNorm.apply(x, self.weight.to(x.dtype), self.eps)
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
@@ -19,6 +23,15 @@ def swiglu(gate_and_up: Float[Tensor, "... double"]) -> Float[Tensor, "... width
     """SiLU of the first half times the second half (Shazeer 2020, arXiv 2002.05202)."""
     gate, up = gate_and_up.chunk(2, dim=-1)
     return F.silu(gate) * up
+
+
+def weighted_swiglu(
+    gate_and_up: Float[Tensor, "row double"], weights: Float[Tensor, "row 1"]
+) -> Float[Tensor, "row width"]:
+    """`swiglu` times the weight of each row."""
+    if takes_own_gradient(gate_and_up):
+        return OwnWeightedSwiGLU.apply(gate_and_up, weights)
+    return swiglu(gate_and_up) * weights
 
 
 class SwiGLU(nn.Module):
