@@ -56,7 +56,7 @@ class OwnBlockedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         batch, kv_heads, seq, size = key.shape
-        query = (query / math.sqrt(size)).view(batch * kv_heads, -1, seq, size)
+        query = (query / math.sqrt(size)).reshape(batch * kv_heads, -1, seq, size)
         key, value = key.reshape(-1, seq, size), value.reshape(-1, seq, size)
         later = torch.ones(BLOCK, BLOCK, dtype=torch.bool).triu(1)
         out = torch.empty_like(query)

@@ -35,12 +35,11 @@ class OwnRMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
-        product = (d_y * x).flatten(0, -2)
-        rows = scale.flatten()
+        buffer = d_y.new_empty(x.shape)
+        product, rows = torch.mul(d_y, x, out=buffer).flatten(0, -2), scale.flatten()
         d_weight = torch.mv(product.T, rows)
         shift = torch.mv(product, weight).mul_(rows.pow(3)).div_(-len(weight)).view_as(scale)
-        d_x = torch.mul(d_y, weight, out=product.view(x.shape)).mul_(scale).addcmul_(x, shift)
-        return d_x, d_weight, None
+        return torch.mul(d_y, weight, out=buffer).mul_(scale).addcmul_(x, shift), d_weight, None
 
 
 class OwnRotation(torch.autograd.Function):
@@ -92,4 +91,3 @@ class OwnWeightedSwiGLU(torch.autograd.Function):
         torch.mul(d_hidden, activation, out=d_up)
         torch.ops.aten.silu_backward.grad_input(d_hidden.mul_(up), gate, grad_input=d_gate)
         return d_gate_and_up, d_weights
-
