@@ -1,6 +1,7 @@
 """Backward passes written by hand for a CPU, where each pass over a large tensor costs: fewer than autograd takes.
 
-Forward passes compute what the plain functions do, to the bit. Elsewhere, and in compiled graphs, these make their own.
+Forward passes compute what the plain functions do, to the bit; those serve elsewhere, in compiled graphs, and where no
+gradient is asked for.
 """
 
 from typing import Any
@@ -13,9 +14,10 @@ from torch.autograd.function import once_differentiable
 
 
 def takes_own_gradient(x: Tensor) -> bool:
-    """Whether `x` is on a CPU, in full precision and part of no compiled graph."""
+    """Whether `x` is on a CPU, in full precision, part of no compiled graph, and a gradient may be asked for."""
     return (
         x.device.type == "cpu"
+        and torch.is_grad_enabled()
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

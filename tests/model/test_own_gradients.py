@@ -56,5 +56,7 @@ def test_the_model_takes_them_on_a_cpu_in_full_precision():
 
     assert taken(x) == [True] * 3
     assert taken(x.bfloat16()) == [False] * 3
+    with torch.no_grad():
+        assert not takes_own_gradient(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert not takes_own_gradient(x)
