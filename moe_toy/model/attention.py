@@ -9,7 +9,6 @@ from moe_toy.model.causal_attention import causal_attention
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.key_value_cache import KeyValueCache
 from moe_toy.model.layers import RMSNorm
-from moe_toy.model.own_gradients import OwnRotation, takes_own_gradient
 
 
 class Attention(nn.Module):
@@ -55,7 +54,5 @@ def rotate(
 ) -> Float[Tensor, "batch head seq size"]:
     """Rotate dimension i with dimension i + size / 2, as Llama and OLMoE checkpoints are laid out."""
     cos, sin = rotation  # fp32, also where x is bf16: positions need more than its three digits
-    if takes_own_gradient(x):
-        return OwnRotation.apply(x, cos, sin)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)

@@ -44,29 +44,6 @@ class OwnRMSNorm(torch.autograd.Function):
         return torch.mul(d_y, weight, out=buffer).mul_(scale).addcmul_(x, shift), d_weight, None
 
 
-class OwnRotation(torch.autograd.Function):
-    """Of dimension i with dimension i + size / 2. Its gradient is rotated back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _rotated(x, cos, sin)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _rotated(d_y, cos, -sin), None, None
-
-
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    (first, second), (out_first, out_second) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
-    torch.mul(first, cos, out=out_first).sub_(second * sin)
-    torch.mul(second, cos, out=out_second).add_(first * sin)
-    return out
-
-
 class OwnWeightedSwiGLU(torch.autograd.Function):
     """SiLU of the first half of each row times the second half times the row's weight."""
 
