@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.expert_backends import pick_backend
-from moe_toy.model.layers import weighted_swiglu
+from moe_toy.model.layers import swiglu
 
 
 class Experts(nn.Module):
@@ -42,7 +42,7 @@ class Experts(nn.Module):
         rows = Dispatch.apply(tokens, token_of_row, position)
         row_weights = weights.flatten().index_select(0, order).unsqueeze(-1).to(rows.dtype)
         # Weighting before the down projection gives the same sum, and spares keeping its output for the backward pass.
-        hidden = weighted_swiglu(expert_linear(rows, gate_up, counts), row_weights)
+        hidden = swiglu(expert_linear(rows, gate_up, counts)) * row_weights
         rows = expert_linear(hidden, down, counts)
         return Combine.apply(rows, token_of_row, position).type_as(x).view_as(x)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from moe_toy.model.own_gradients import OwnRMSNorm, OwnWeightedSwiGLU, takes_own_gradient
+from moe_toy.model.own_gradients import OwnRMSNorm, takes_own_gradient
 
 
 class RMSNorm(nn.RMSNorm):
@@ -23,15 +23,6 @@ def swiglu(gate_and_up: Float[Tensor, "... double"]) -> Float[Tensor, "... width
     """SiLU of the first half times the second half (Shazeer 2020, arXiv 2002.05202)."""
     gate, up = gate_and_up.chunk(2, dim=-1)
     return F.silu(gate) * up
-
-
-def weighted_swiglu(
-    gate_and_up: Float[Tensor, "row double"], weights: Float[Tensor, "row 1"]
-) -> Float[Tensor, "row width"]:
-    """`swiglu` times the weight of each row."""
-    if takes_own_gradient(gate_and_up):
-        return OwnWeightedSwiGLU.apply(gate_and_up, weights)
-    return swiglu(gate_and_up) * weights
 
 
 class SwiGLU(nn.Module):
