@@ -1,14 +1,17 @@
-"""Speed of a training step on a CPU, ours and that of transformers' OlmoeForCausalLM.
+"""Speed of a training step on a CPU, ours and those of transformers' OlmoeForCausalLM and of litgpt, where installed.
 
-    python benchmarks/train_step.py [nano|small] [--pairs 5] [--steps 3] [--threads 2]
+    python benchmarks/train_step.py [nano|small] [--pairs 5] [--steps 3] [--threads 2] [--processes 1]
 
 A step is forward, next-token cross-entropy, backward, clipping and fused AdamW on random tokens: the same shape, batch,
 threads, optimizer and clipping on each side, no balance loss. Each contender lives in a process of its own, as a user
 would run it (ours sets the allocator as train.py does). They take turns, A B C A B C, and every ratio compares
-neighbours, so that a machine that slows down slows both. GEMM peak: the best of square fp32 products in the same run.
+neighbours, so that a machine that slows down slows both. With `--processes 2`, ours also runs in two processes at the
+same time that share the threads, as arms of a sweep do; the line gives what they reach together. GEMM peak: the best of
+square fp32 products in the same run.
 """
 
 import argparse
+import importlib.util
 import multiprocessing
 import os
 import resource
@@ -16,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing.connection import Connection
 
 from configured import configured, model_config
@@ -24,9 +28,12 @@ from moe_toy.model.config import ModelConfig
 
 SHAPES = {"nano": [], "small": ["model=small", "data.vocab_size=8192", "data.batch_size=4"]}
 AS_THE_PEER = ["moe.router=softmax_then_topk", "moe.normalize_weights=false", "moe.z_loss_coefficient=0.0"]
-CONTENDERS = ("moe_toy", "grouped_mm", "eager")
+CONTENDERS = ("moe_toy", "grouped_mm", "eager", "litgpt")
 GEMM_SIZE = 2048
-PEERS = {"grouped_mm": "transformers, default (grouped_mm)", "eager": "transformers, eager experts"}
+PEERS = {"grouped_mm": "transformers, default (grouped_mm)", "eager": "transformers, eager experts", "litgpt": "litgpt"}
+SIDE_BY_SIDE = "moe_toy, {} processes side by side"
+Turn = tuple[float, float, float]
+"""Seconds a step, of wall and of CPU time, and MB."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,10 @@ def make_step(contender: str, shape: StepShape) -> Callable[[], None]:
         from moe_toy.model.allocator import keep_freed_memory
 
         keep_freed_memory()
+        model = side.build(shape.model)
+    elif contender == "litgpt":
+        import peer_litgpt as side
+
         model = side.build(shape.model)
     else:
         import peer_olmoe as side
@@ -118,30 +129,46 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="steps per turn")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--contenders", nargs="*", default=CONTENDERS, choices=CONTENDERS)
+    parser.add_argument("--processes", type=int, default=1, help="that train side by side, besides one alone")
     arguments = parser.parse_args()
-    shape, threads = step_shape(arguments.shape), arguments.threads
+    shape, threads, processes = step_shape(arguments.shape), arguments.threads, arguments.processes
     context = multiprocessing.get_context("spawn")
-    pipes = {}
-    for contender in arguments.contenders:
-        pipes[contender], end = context.Pipe()
-        context.Process(target=serve, args=(end, contender, shape, threads)).start()
 
-    def turn(contender: str, steps: int) -> tuple[float, float, float]:
-        pipes[contender].send(steps)
-        return pipes[contender].recv()
+    def start(contender: str, processes: int = 1) -> list[Connection]:
+        pairs = [context.Pipe() for _ in range(processes)]
+        for _, end in pairs:
+            context.Process(target=serve, args=(end, contender, shape, max(1, threads // processes))).start()
+        return [pipe for pipe, _ in pairs]
 
-    for contender in pipes:
-        turn(contender, 2)  # warm up
+    groups = {contender: start(contender) for contender in arguments.contenders if is_here(contender)}
+    if processes > 1:
+        groups[SIDE_BY_SIDE.format(processes)] = start("moe_toy", processes)
+    for pipes in groups.values():
+        turn(pipes, 2)  # warm up
     peak = gemm_peak(threads)
-    turns = [{contender: turn(contender, arguments.steps) for contender in pipes} for _ in range(arguments.pairs)]
-    for pipe in pipes.values():
+    turns = [{name: turn(pipes, arguments.steps) for name, pipes in groups.items()} for _ in range(arguments.pairs)]
+    for pipe in chain.from_iterable(groups.values()):
         pipe.send(0)
     report(arguments.shape, shape, threads, turns, peak)
 
 
-def report(
-    name: str, shape: StepShape, threads: int, turns: list[dict[str, tuple[float, float, float]]], peak: float
-) -> None:
+def is_here(contender: str) -> bool:
+    if contender == "litgpt" and importlib.util.find_spec("litgpt") is None:
+        print("litgpt is not installed, so it is left out (benchmarks/peer_litgpt.py tells how to)")
+        return False
+    return True
+
+
+def turn(pipes: list[Connection], steps: int) -> Turn:
+    """Of processes that run at the same time: seconds until they have done one more step together, mean CPU seconds of
+    a step, and their memory together."""
+    for pipe in pipes:
+        pipe.send(steps)
+    walls, cpus, peaks = zip(*(pipe.recv() for pipe in pipes), strict=True)
+    return 1 / sum(1 / wall for wall in walls), statistics.mean(cpus), sum(peaks)
+
+
+def report(name: str, shape: StepShape, threads: int, turns: list[dict[str, Turn]], peak: float) -> None:
     tokens = shape.batch_size * shape.sequence_length
     print(
         f"{name}: {tokens} tokens, {threads} threads, medians of {len(turns)} turns, GEMM peak {peak / 1e9:.0f} GFLOP/s"
@@ -152,9 +179,12 @@ def report(
         memory = max(turn[contender][2] for turn in turns)
         share = gemm_operations(shape) / wall / peak
         line = f"{PEERS.get(contender, contender):36}{wall * 1e3:6.0f}{tokens / wall:10.0f}{share:9.0%}{memory:6.0f}"
-        if contender in PEERS and "moe_toy" in turns[0]:
+        if contender != "moe_toy" and "moe_toy" in turns[0]:
             ratios = [statistics.median(t[contender][i] / t["moe_toy"][i] for t in turns) for i in range(2)]
-            line += "   " + ", ".join(f"{ratio:.2f}x" for ratio in ratios)
+            is_peer = contender in PEERS
+            line += "   " + (
+                ", ".join(f"{r:.2f}x" for r in ratios) if is_peer else f"{1 / ratios[0]:.2f}x its tokens/s"
+            )
         print(line)
 
 

@@ -58,11 +58,14 @@ class _MeanCrossEntropy(torch.autograd.Function):
                 torch.mm(d_logits, w, out=d_hidden[chunk])
                 _add_product(d_weight, d_logits.T, x[chunk])
                 continue
-            log_probabilities = (x[chunk] @ w.T).to(total.dtype).log_softmax(-1)
-            total -= log_probabilities.gather(-1, target).sum()
+            logits = (x[chunk] @ w.T).to(total.dtype)
             if not any(ctx.needs_input_grad):
+                total -= logits.log_softmax(-1).gather(-1, target).sum()
                 continue
-            d_logits = log_probabilities.exp_()
+            # One exponential of each: the largest probability tells what all were divided by.
+            largest, of_target = logits.amax(-1), logits.gather(-1, target)
+            d_logits = torch.softmax(logits, -1, out=logits)
+            total += (largest - d_logits.amax(-1).log()).sum() - of_target.sum()
             d_logits.scatter_add_(-1, target, d_logits.new_full((), -1).expand_as(target))
             d_logits = d_logits.to(dtype)
             torch.mm(d_logits, w, out=d_hidden[chunk])

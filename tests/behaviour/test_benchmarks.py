@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,8 +33,8 @@ SMALLEST = {
     ),
     "train_step": (
         {"train_step": {"SHAPES": {"nano": ["data.batch_size=1", "data.sequence_length=32"]}, "GEMM_SIZE": 64}},
-        ["nano", "--pairs=1", "--steps=1", "--threads=1", "--contenders", "moe_toy", "eager"],
-        r"(?s)moe_toy .+%.+eager experts .+x\n",
+        ["nano", "--pairs=1", "--steps=1", "--threads=1", "--contenders", "moe_toy", "eager", "litgpt"],
+        r"(?s)litgpt is not installed, so it is left out.+\nmoe_toy .+%.+eager experts .+x\n",
     ),
     "paper_scale": (
         {"paper_scale": {"LAYERS": 2, "EXPERTS": 8, "TOP_K": 2, "SEQ": 256, "VOCAB": 100}},
@@ -67,6 +68,17 @@ def printed(monkeypatch, capsys):
 def test_a_benchmark_prints_its_figures(printed, name):
     constants, arguments, figures = SMALLEST[name]
     assert re.search(figures, printed(name, constants, arguments))
+
+
+def test_processes_side_by_side_are_told_by_what_they_reach_together(printed, monkeypatch, capsys):
+    train_step = importlib.import_module("train_step")
+    monkeypatch.setattr(train_step, "gemm_operations", lambda shape: 10**9)
+    alone, half = (SimpleNamespace(send=int, recv=lambda t=t: (t, 0.5, 100.0)) for t in (0.3, 0.4))
+    both = train_step.turn([half, half], 1)
+    assert both == pytest.approx((0.2, 0.5, 200.0))
+    shape = train_step.StepShape(model=None, batch_size=2, sequence_length=50)
+    train_step.report("nano", shape, 2, [{"moe_toy": train_step.turn([alone], 1), "two": both}], 1e10)
+    assert re.search(r"two +200 +500 +50%   200   1.50x its tokens/s", capsys.readouterr().out)
 
 
 def test_where_the_time_of_a_run_goes_is_printed(printed, texts, tmp_path):
