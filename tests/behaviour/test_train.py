@@ -21,9 +21,9 @@ from tests.train_run import run_training
 def run(texts, tmp_path):
     """`run("name", "trainer.max_steps=3")`: train in a directory of that name, and return it."""
 
-    def train_in(name: str, *overrides: str, moe: list[str] = EIGHT_EXPERTS):
+    def train_in(name: str, *overrides: str, moe: list[str] = EIGHT_EXPERTS, **how: bool):
         places = [f"data.source.path={texts}", f"data.root={tmp_path / 'cache'}"]
-        return run_training(tmp_path / name, *SMALL, *places, *moe, *overrides)
+        return run_training(tmp_path / name, *SMALL, *places, *moe, *overrides, **how)
 
     return train_in
 
@@ -33,7 +33,7 @@ def weights(run_dir) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_lowers_the_loss_and_leaves_its_curves_config_and_checkpoints(run):
-    run_dir = run("whole", "trainer.max_steps=30", "logger=csv")
+    run_dir = run("whole", "trainer.max_steps=30", "logger=csv", curves=True)
     metrics = pd.read_csv(run_dir / "metrics.csv")
     losses = metrics["val/loss"].dropna()
     assert losses.iloc[-1] < losses.iloc[0] - 1
