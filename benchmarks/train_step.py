@@ -181,10 +181,8 @@ def report(name: str, shape: StepShape, threads: int, turns: list[dict[str, Turn
         line = f"{PEERS.get(contender, contender):36}{wall * 1e3:6.0f}{tokens / wall:10.0f}{share:9.0%}{memory:6.0f}"
         if contender != "moe_toy" and "moe_toy" in turns[0]:
             ratios = [statistics.median(t[contender][i] / t["moe_toy"][i] for t in turns) for i in range(2)]
-            is_peer = contender in PEERS
-            line += "   " + (
-                ", ".join(f"{r:.2f}x" for r in ratios) if is_peer else f"{1 / ratios[0]:.2f}x its tokens/s"
-            )
+            faster = ", ".join(f"{ratio:.2f}x" for ratio in ratios)
+            line += f"   {faster}" if contender in PEERS else f"   {1 / ratios[0]:.2f}x its tokens/s"
         print(line)
 
 

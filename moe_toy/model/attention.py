@@ -43,11 +43,11 @@ class Attention(nn.Module):
 
 
 def rotary_table(seq_len: int, head_size: int, base: float) -> Float[Tensor, "2 seq half"]:
-    """Cosine and sine of position x frequency (Su et al. 2021, arXiv 2104.09864), on the CPU wherever a model is built:
-    arithmetic on the meta device would load torch's compiler."""
+    """Cosine and sine of position x frequency (Su et al. 2021, arXiv 2104.09864), on the default device. Reckoned
+    on the CPU, since arithmetic on the meta device would load torch's compiler."""
     frequencies = base ** (-torch.arange(0, head_size, 2, dtype=torch.float64, device="cpu") / head_size)
     angles = torch.outer(torch.arange(seq_len, dtype=torch.float64, device="cpu"), frequencies)
-    return torch.stack((angles.cos(), angles.sin())).float()
+    return torch.stack((angles.cos(), angles.sin())).float().to(torch.get_default_device())
 
 
 def rotate(

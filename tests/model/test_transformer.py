@@ -54,7 +54,8 @@ def test_without_memory_a_model_has_shapes_and_no_values(make_config, monkeypatc
         empty = make_model(make_config())
     assert all(parameter.is_meta for parameter in empty.parameters())
     assert {k: v.shape for k, v in empty.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
-    assert torch.equal(empty.rotation, model.rotation)
+    assert empty.rotation.is_meta  # all of a model is where it is built
+    assert empty.rotation.shape == model.rotation.shape
 
 
 def test_permuting_expert_ids_changes_nothing(make_config):

@@ -1,7 +1,6 @@
 """Decoding out of slots equals decoding with all experts at hand, and loads exactly what the simulator says."""
 
 import gc
-import mmap
 import resource
 
 import numpy as np
@@ -12,7 +11,6 @@ from moe_toy.errors import UserError
 from moe_toy.metrics.cache import cache_hits
 from moe_toy.offload.cache import lookups_of, new_caches, simulate
 from moe_toy.offload.decode import COLUMNS, decode
-from moe_toy.offload.engine import resident_pages
 from moe_toy.offload.experts import offloaded
 from moe_toy.offload.store import write_store
 from tests.offload.conftest import LENGTH, PROMPT, bytes_from_disk, decode_offloaded, decode_resident, engine_of
@@ -176,9 +174,9 @@ def test_a_store_that_is_cut_while_it_is_read_is_refused(model, store, tokens):
             decode(model, tokens, PROMPT, engine.account)
 
 
-def test_the_pages_of_slots_are_there_before_anything_is_timed():
+def test_the_pages_of_slots_are_there_before_anything_is_timed(store):
     """4 KiB pages of a fresh mapping cost more to find than to fill."""
-    memory = resident_pages(1000 * mmap.PAGESIZE)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    np.frombuffer(memory, np.uint8)[:] = 1
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 500
+    with engine_of(store, 1000) as engine:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.frombuffer(engine.memory, np.uint8)[:] = 1
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 500
