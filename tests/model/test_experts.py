@@ -80,6 +80,13 @@ def test_sorting_is_stable_and_counts_every_assignment():
     assert counts.tolist() == [2, 2, 2, 0]
 
 
+def test_more_experts_than_a_short_number_can_name_are_sorted():
+    order, position, counts = sort_by_expert(torch.tensor([[39_999, 0], [1, 39_999]]), num_experts=40_000)
+    assert order.tolist() == [1, 2, 0, 3]
+    assert position.tolist() == [[2, 0], [1, 3]]
+    assert counts.nonzero().flatten().tolist() == [0, 1, 39_999]
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)], ids=str)
 def test_rows_for_a_compiler_add_up_as_without_one(dtype, tolerance):
     torch.manual_seed(0)
