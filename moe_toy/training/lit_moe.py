@@ -18,6 +18,7 @@ from moe_toy.model.cross_entropy import next_token_losses
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.routing import TokenBatch
 from moe_toy.training.config import OptimizerConfig
+from moe_toy.training.gradient_norm import GradientNorm
 from moe_toy.training.optimizer import build_optimizer, build_schedule
 from moe_toy.training.steps import reset_batch_counts, set_epoch, set_validations
 
@@ -39,7 +40,7 @@ class LitMoE(LightningModule):
         self.model = model
         self.keeps_activations = keeps_activations
         self.optimizer_config = optimizer
-        self.gradient_norm: Tensor | None = None
+        self.gradient_norm: GradientNorm | None = None
         """Of the step, where a callback has computed it before gradients are clipped by it."""
         # A checkpoint carries what it takes to build its model again.
         limit = {"locality": model.locality.settings} if model.locality.settings else {}
@@ -105,11 +106,12 @@ class LitMoE(LightningModule):
     ) -> None:
         """As Lightning does, but a norm that is known already is not computed again."""
         norm, self.gradient_norm = self.gradient_norm, None
-        if norm is None or not gradient_clip_val or gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        by_norm = gradient_clip_val and gradient_clip_algorithm != "value"
+        if by_norm and norm is not None and norm.is_of(parameters):
+            clip_grads_with_norm_(parameters, gradient_clip_val, norm.value)
         else:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     @torch.no_grad()
     def _look_ahead(self, batch_idx: int) -> None:

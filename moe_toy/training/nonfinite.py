@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 
 from moe_toy.distributed import part_of_this_rank, sum_over_ranks
 from moe_toy.errors import UserError
+from moe_toy.training.gradient_norm import GradientNorm
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +69,12 @@ class NonfiniteCallback(Callback):
         if is_whole and self._defers(optimizer, is_wrong):
             optimizer.found_inf, self.was_wrong = is_wrong.float(), is_wrong
             self.pending = Pending(trainer, module, trainer.global_step + 1, self.batches, is_wrong)
-            module.gradient_norm = norm
+            module.gradient_norm = GradientNorm(norm, parameters)
             self.balancer_state = state_of(module.model.balancer)
             return
         if not is_wrong:  # one look at the device per step
             self.skipped_in_a_row = 0
-            module.gradient_norm = norm if is_whole else None
+            module.gradient_norm = GradientNorm(norm, parameters) if is_whole else None
             return
         finding = find_nonfinite(module.model, self.batches, refused)
         self._count(trainer, f"step {trainer.global_step + 1}: {finding}")

@@ -7,6 +7,7 @@ import signal
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from moe_toy.balance.base import LoadBalancer
 from moe_toy.callbacks.load_balance import LoadBalanceCallback, warn_of_collapse
@@ -67,6 +68,24 @@ def test_the_norm_that_is_looked_at_is_the_one_to_clip_by(run, tmp_path, monkeyp
     run(tmp_path / "once", *short)
     for name, expected in weights(tmp_path / "twice").items():
         assert torch.equal(weights(tmp_path / "once")[name], expected)
+
+
+class LargeGradients(Callback):
+    """What a user's own callback may do between that look and clipping."""
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        for parameter in module.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(1000)
+
+
+def test_gradients_that_were_changed_since_are_clipped_by_their_own_norm(run, tmp_path):
+    short = [*SHORT, "trainer.max_steps=2", "trainer.gradient_clip_val=0.01"]
+    large = f"+callbacks.large._target_={__name__}.LargeGradients"
+    run(tmp_path / "looked", *short, large)
+    run(tmp_path / "never_looked", *short, large, "callbacks.nonfinite=null")
+    for name, expected in weights(tmp_path / "never_looked").items():
+        assert torch.equal(weights(tmp_path / "looked")[name], expected)
 
 
 DEFERRED = "callbacks.nonfinite.deferred=true"
