@@ -12,7 +12,7 @@ from configured import model_config
 from train_step import gemm_peak
 
 from moe_toy.model.allocator import keep_freed_memory
-from moe_toy.model.layers import init_matrices
+from moe_toy.model.initial_values import init_matrices
 from moe_toy.model.moe import MoELayer
 
 TOKENS, RUNS = 2048, 5

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic import PositiveInt
 
-from moe_toy.data.division import hash_of
+from moe_toy.data.division import divide, hash_of
 from moe_toy.data.domains import SPLITS, Fraction, Split, TextSource, data_root, digest, files_fingerprint
 from moe_toy.data.readers import read_parquet
 from moe_toy.errors import UserError
@@ -24,7 +26,8 @@ class HubDomains(TextSource):
     """The head of one Hugging Face data set per domain, streamed once and kept as parquet under `root`.
 
     `datasets` maps a domain to the arguments of `datasets.load_dataset`; `split` is `train` unless said. Reading
-    stops at `max_documents` or `max_bytes` of a domain, whichever comes first.
+    stops at `max_documents` or `max_bytes` of a domain, whichever comes first. Where no document falls to a split, one
+    does, as `divide` says.
     """
 
     def __init__(
@@ -72,21 +75,17 @@ class HubDomains(TextSource):
         return self.folder / f"{domain}-{digest(json.dumps(request, sort_keys=True, default=str))}"
 
     def _fetch(self, domain: str, folder: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         log.info("Streaming %s: %s", domain, self.datasets[domain])
-        schema = pa.schema({"text": pa.string()})
         parts = {split: folder / f"{split}.part" for split in SPLITS}
-        writers = {split: pq.ParquetWriter(part, schema) for split, part in parts.items()}
-        texts = self._head(domain)
-        while batch := list(islice(texts, 1000)):
-            for split, writer in writers.items():
-                held_out = split == "validation"
-                kept = [text for text in batch if (hash_of(text) < self.validation_fraction * 2**64) == held_out]
-                writer.write_table(pa.table({"text": kept}, schema))
+        numbers = write_splits(self._head(domain), self.validation_fraction * 2**64, parts)
+        if self.validation_fraction < 1 and 0 in numbers.values():
+            whole = parts[max(SPLITS, key=numbers.__getitem__)].replace(folder / "whole.part")
+            division = divide(lambda _: read_parquet(whole), self.validation_fraction, sys.maxsize)
+            if division.remark:
+                log.info("%s: %s", domain, division.remark)
+            write_splits(read_parquet(whole), division.threshold, parts)
+            whole.unlink()
         for split in reversed(SPLITS):
-            writers[split].close()
             parts[split].replace(folder / f"{domain}-{split}.parquet")
 
     def _head(self, domain: str) -> Iterator[str]:
@@ -114,6 +113,22 @@ class HubDomains(TextSource):
                 f"{domain}: cannot read {self.datasets[domain]} ({reason}); check the name and the network, or use"
                 " data=files with local text"
             ) from error
+
+
+def write_splits(texts: Iterator[str], threshold: float, paths: Mapping[Split, Path]) -> dict[Split, int]:
+    """Write each text to the parquet file of its split; how many there are of each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema, numbers = pa.schema({"text": pa.string()}), dict.fromkeys(SPLITS, 0)
+    with ExitStack() as stack:
+        writers = {split: stack.enter_context(pq.ParquetWriter(path, schema)) for split, path in paths.items()}
+        while batch := list(islice(texts, 1000)):
+            for split, writer in writers.items():
+                kept = [text for text in batch if (hash_of(text) < threshold) == (split == "validation")]
+                writer.write_table(pa.table({"text": kept}, schema))
+                numbers[split] += len(kept)
+    return numbers
 
 
 def quiet_datasets() -> Any:

@@ -35,7 +35,7 @@ from moe_toy.locality.base import LocalityScheme
 from moe_toy.locality.cache_prior import CachePrior
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import next_token_losses
-from moe_toy.model.layers import without_memory
+from moe_toy.model.initial_values import without_memory
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.results import Results
 from moe_toy.runs.checkpoint import BALANCER, Checkpoint, find

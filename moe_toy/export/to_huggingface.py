@@ -13,7 +13,7 @@ from moe_toy.export.families import Family, exact_family
 from moe_toy.export.folders import new_folder
 from moe_toy.export.weights import SELECTION_BIAS, to_theirs
 from moe_toy.model.config import ModelConfig
-from moe_toy.model.layers import without_memory
+from moe_toy.model.initial_values import without_memory
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint import BALANCER, Checkpoint
 

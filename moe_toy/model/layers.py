@@ -1,15 +1,8 @@
 """Feed-forward building blocks."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from moe_toy.model.own_gradients import OwnRMSNorm, takes_own_gradient
 
@@ -39,38 +32,3 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         return self.down(swiglu(self.gate_up(x)))
-
-
-def init_matrices(module: nn.Module, std: float, seed: int) -> None:
-    """Draw every parameter with two or more axes from N(0, std); norms keep their ones.
-
-    Each is drawn from (seed, its name) alone, so models that differ in one part share the weights of all others.
-    """
-    for name, parameter in module.named_parameters():
-        if parameter.ndim > 1 and not parameter.is_meta:
-            generator = torch.Generator(parameter.device).manual_seed(seed_of(seed, name))
-            nn.init.normal_(parameter, std=std, generator=generator)
-
-
-@contextmanager
-def without_memory() -> Iterator[None]:
-    """Build modules on the meta device. To draw values there would load torch's compiler, which takes a second."""
-    with torch.device("meta"), _WithoutValues():
-        yield
-
-
-class _WithoutValues(TorchFunctionMode):
-    """Leave out the initial values that PyTorch draws for its modules."""
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(function, "__module__", None) == nn.init.__name__:
-            return args[0] if args else kwargs["tensor"]
-        return function(*args, **kwargs)
-
-
-def seed_of(seed: int, name: str) -> int:
-    """A seed for one of many streams: equal names give equal seeds, other names unrelated ones."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest())

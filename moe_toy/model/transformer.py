@@ -12,8 +12,9 @@ from moe_toy.locality.base import LocalityScheme, Steer
 from moe_toy.model.attention import Attention, rotary_table
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.cross_entropy import Compiler, mean_cross_entropy, most_likely
+from moe_toy.model.initial_values import init_matrices
 from moe_toy.model.key_value_cache import KeyValueCache
-from moe_toy.model.layers import RMSNorm, SwiGLU, init_matrices
+from moe_toy.model.layers import RMSNorm, SwiGLU
 from moe_toy.model.moe import MoELayer
 from moe_toy.model.router import z_loss
 from moe_toy.routing import Routing, RoutingTrace

@@ -12,7 +12,7 @@ from moe_toy.checks.constructors import check_constructors
 from moe_toy.data.text_check import check_text_of
 from moe_toy.errors import UserError
 from moe_toy.model.compiled_blocks import hindrance_to_compiling
-from moe_toy.model.layers import without_memory
+from moe_toy.model.initial_values import without_memory
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint import AUTO, Checkpoint
 from moe_toy.training.build import build_model

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_toy.balance.auxiliary import AuxiliaryLoss
-from moe_toy.model.layers import init_matrices
+from moe_toy.model.initial_values import init_matrices
 from moe_toy.model.router import TopKRouter
 from tests.model.conftest import make_config  # noqa: F401 (a fixture)
 

@@ -1,6 +1,7 @@
 """HubDomains, with local files standing in for the hub."""
 
 import json
+import logging
 
 import pytest
 
@@ -15,14 +16,14 @@ def jsonl(tmp_path):
     return path
 
 
-def hub(root, path, max_documents=None, max_bytes=None, text_column="text"):
+def hub(root, path, *, max_documents=None, max_bytes=None, text_column="text", fraction=0.3):
     return HubDomains(
         root=root,
         datasets={"near": {"path": "json", "data_files": str(path)}},
         text_column=text_column,
         max_documents=max_documents,
         max_bytes=max_bytes,
-        validation_fraction=0.3,
+        validation_fraction=fraction,
     )
 
 
@@ -39,6 +40,24 @@ def test_the_head_is_kept_and_split(tmp_path, jsonl, limits, number):
     source = hub(tmp_path, jsonl, **limits)
     source.prepare()
     assert texts(source) == sorted(f"document {i}" for i in range(number))
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 1 - 1e-9], ids=["validation", "training"])
+def test_a_split_that_no_document_fell_to_gets_one(tmp_path, jsonl, fraction, caplog):
+    source = hub(tmp_path, jsonl, max_documents=3, fraction=fraction)
+    with caplog.at_level(logging.INFO):
+        source.prepare()
+    numbers = [len(list(source.documents("near", split))) for split in ("train", "validation")]
+    assert (sorted(numbers), texts(source)) == ([1, 2], [f"document {i}" for i in range(3)])
+    assert "near: one document becomes" in caplog.text
+    assert sorted(path.suffix for path in source._domain_folder("near").iterdir()) == ["", ".parquet", ".parquet"]
+
+
+def test_all_is_validation_text_where_that_is_asked_for(tmp_path, jsonl):
+    source = hub(tmp_path, jsonl, max_documents=3, fraction=1)
+    source.prepare()
+    assert not list(source.documents("near", "train"))
+    assert len(list(source.documents("near", "validation"))) == 3
 
 
 def test_it_is_fetched_once(tmp_path, jsonl):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from moe_toy.model import expert_backends
 from moe_toy.model.experts import Experts, gather_and_sum, sort_by_expert, sum_rows
-from moe_toy.model.layers import init_matrices
+from moe_toy.model.initial_values import init_matrices
 
 
 def naive_experts(experts: Experts, x, expert_ids, weights):

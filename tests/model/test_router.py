@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moe_toy.model.layers import init_matrices
+from moe_toy.model.initial_values import init_matrices
 from moe_toy.model.router import TopKRouter, best_first, z_loss
 
 KINDS = ("topk_then_softmax", "softmax_then_topk", "sigmoid")

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from moe_toy.balance.base import LoadBalancer
-from moe_toy.model.layers import without_memory
+from moe_toy.model.initial_values import without_memory
 from moe_toy.model.transformer import MoETransformer
 
 
