@@ -24,7 +24,8 @@ def causal_attention(
 ) -> Float[Tensor, "batch head seq size"]:
     """Each key/value head serves as many query heads as there are more of those."""
     if query.device.type == "cpu" and query.shape[2] <= LONGEST:
-        if takes_own_gradient(query):
+        autocast = torch.is_autocast_enabled("cpu")  # it would take products of fp32 in bf16 here, and none backward
+        if takes_own_gradient(query) and (not autocast or query.dtype == torch.get_autocast_dtype("cpu")):
             return OwnBlockedAttention.apply(query, key, value)
         return blocked_attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=key.shape[1] != query.shape[1])

@@ -14,6 +14,9 @@ from torch import Tensor
 ALIGNMENT = 16
 """Bytes that the rows of every matrix must be a multiple of in `grouped_mm`."""
 
+CPU_ROWS = 32
+"""Few enough that little is computed for nothing, enough that a few dozen products serve all numbers of rows."""
+
 ExpertLinear = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -59,3 +62,9 @@ def has_grouped(device_type: str, dtype: torch.dtype, widths: Sequence[int]) -> 
     if device_type == "cuda":
         return dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (8, 0)
     return device_type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+
+
+def multiple_of_rows(device: torch.device, dtype: torch.dtype) -> int:
+    """Of what the number of rows of each expert should be a multiple. On a CPU, oneDNN compiles a product in bf16 anew
+    for each number of rows that it has not seen lately, which takes longer than the product."""
+    return CPU_ROWS if device.type == "cpu" and dtype == torch.bfloat16 and not torch.compiler.is_compiling() else 1

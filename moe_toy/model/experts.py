@@ -5,11 +5,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from moe_toy.model.config import ModelConfig
-from moe_toy.model.expert_backends import pick_backend
+from moe_toy.model.expert_backends import multiple_of_rows, pick_backend
 from moe_toy.model.layers import swiglu
 
 
@@ -38,9 +38,14 @@ class Experts(nn.Module):
         expert_linear = pick_backend(self.backend, tokens.device, tokens.dtype, (*gate_up.shape[1:], *down.shape[1:]))
 
         order, position, counts = sort_by_expert(rearrange(expert_ids, "batch seq k -> (batch seq) k"), len(down))
+        is_assignment = None
+        if (multiple := multiple_of_rows(tokens.device, tokens.dtype)) > 1:
+            order, position, counts, is_assignment = pad_runs(order, position, counts, multiple)
         token_of_row = order // expert_ids.shape[-1]
         rows = Dispatch.apply(tokens, token_of_row, position)
         row_weights = weights.flatten().index_select(0, order).unsqueeze(-1).to(rows.dtype)
+        if is_assignment is not None:
+            row_weights = row_weights * is_assignment.unsqueeze(-1)  # what fills up has no part in sums and gradients
         # Weighting before the down projection gives the same sum, and spares keeping its output for the backward pass.
         hidden = swiglu(expert_linear(rows, gate_up, counts)) * row_weights
         rows = expert_linear(hidden, down, counts)
@@ -102,3 +107,18 @@ def sort_by_expert(
     counts = torch.zeros(num_experts, dtype=torch.int64, device=order.device)
     counts.scatter_add_(0, expert_ids.flatten(), torch.ones_like(order))  # bincount would wait for the device
     return order, position.view_as(expert_ids), counts
+
+
+def pad_runs(
+    order: Int[Tensor, " assignment"],
+    position: Int[Tensor, "token k"],
+    counts: Int[Tensor, " expert"],
+    multiple: int,
+) -> tuple[Int[Tensor, " row"], Int[Tensor, "token k"], Int[Tensor, " expert"], Bool[Tensor, " row"]]:
+    """What `sort_by_expert` gives, with the rows of every expert filled up to a multiple by repeating the first
+    assignment; and which rows are assignments."""
+    missing = -counts % multiple
+    row = torch.arange(len(order)) + (missing.cumsum(0) - missing).repeat_interleave(counts)
+    length = len(order) + int(missing.sum())
+    is_assignment = torch.zeros(length, dtype=torch.bool).index_fill_(0, row, True)
+    return order.new_zeros(length).scatter_(0, row, order), row[position], counts + missing, is_assignment

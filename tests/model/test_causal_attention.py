@@ -30,3 +30,18 @@ def test_on_a_cpu_gradients_are_taken_by_hand_from_values_with_the_bits_of_the_p
     out = causal_attention.causal_attention(query, key, value)
     assert "OwnBlockedAttention" in out.grad_fn.name()
     assert torch.equal(out, blocked_attention(query, key, value))
+
+
+def test_so_they_are_under_autocast_from_inputs_in_its_dtype_only():
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 2, 200, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    with torch.autocast("cpu", torch.bfloat16):
+        own, plain = causal_attention.causal_attention(*inputs), blocked_attention(*inputs)
+        of_fp32 = causal_attention.causal_attention(*(tensor.float() for tensor in inputs))
+    assert "OwnBlockedAttention" in own.grad_fn.name()
+    assert torch.equal(own, plain)
+    assert "OwnBlockedAttention" not in of_fp32.grad_fn.name()
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    F.scaled_dot_product_attention(*exact, is_causal=True).sum().backward()
+    for ours, theirs, true in zip(*(torch.autograd.grad(y.sum(), inputs) for y in (own, plain)), exact, strict=True):
+        assert (ours - true.grad).abs().mean() <= 1.1 * (theirs - true.grad).abs().mean()

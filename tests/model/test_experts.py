@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from moe_toy.model import expert_backends
-from moe_toy.model.experts import Experts, gather_and_sum, sort_by_expert, sum_rows
+from moe_toy.model.experts import Experts, gather_and_sum, pad_runs, sort_by_expert, sum_rows
 from moe_toy.model.initial_values import init_matrices
 
 
@@ -85,6 +85,41 @@ def test_more_experts_than_a_short_number_can_name_are_sorted():
     assert order.tolist() == [1, 2, 0, 3]
     assert position.tolist() == [[2, 0], [1, 3]]
     assert counts.nonzero().flatten().tolist() == [0, 1, 39_999]
+
+
+def test_runs_are_filled_up_to_a_multiple():
+    order, position, counts = sort_by_expert(torch.tensor([[2, 0], [0, 1], [2, 1]]), num_experts=4)
+    order, position, counts, is_assignment = pad_runs(order, position, counts, multiple=3)
+    assert order.tolist() == [1, 2, 0, 3, 5, 0, 0, 4, 0]
+    assert is_assignment.tolist() == [True, True, False, True, True, False, True, True, False]
+    assert position.tolist() == [[6, 0], [1, 3], [7, 4]]
+    assert counts.tolist() == [3, 3, 3, 0]
+
+
+def test_what_fills_runs_up_changes_neither_values_nor_gradients(problem, monkeypatch):
+    experts, x, expert_ids, weights = problem
+    inputs, cotangent = (x, weights, experts.gate_up, experts.down), torch.randn(x.shape, dtype=torch.float64)
+    plain = experts(x, expert_ids, weights)
+    monkeypatch.setattr("moe_toy.model.experts.multiple_of_rows", lambda *_: 4)
+    filled = experts(x, expert_ids, weights)
+    torch.testing.assert_close(filled, plain)
+    for ours, reference in zip(*(torch.autograd.grad(y, inputs, cotangent) for y in (filled, plain)), strict=True):
+        torch.testing.assert_close(ours, reference)
+
+
+def test_in_bf16_on_a_cpu_few_numbers_of_rows_occur(problem, monkeypatch):
+    experts, x, expert_ids, weights = problem
+    seen = []
+
+    def linear(rows, weight, counts):
+        seen.append(counts)
+        return expert_backends.loop_linear(rows, weight, counts)
+
+    monkeypatch.setattr("moe_toy.model.experts.pick_backend", lambda *_: linear)
+    with torch.autocast("cpu", torch.bfloat16):
+        experts.float()(x.float(), expert_ids, weights.float())
+    for counts in seen:
+        assert counts.tolist() == [expert_backends.CPU_ROWS] * 7 + [0]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.01)], ids=str)
