@@ -1,13 +1,13 @@
 """Speed of a training step on a CPU, ours and those of transformers' OlmoeForCausalLM and of litgpt, where installed.
 
-    python benchmarks/train_step.py [nano|small] [--pairs 5] [--steps 3] [--threads 2] [--processes 1]
+    python benchmarks/train_step.py [nano|small] [--pairs 5] [--steps 3] [--threads 2] [--processes 1] [--bf16]
 
 A step is forward, next-token cross-entropy, backward, clipping and fused AdamW on random tokens: the same shape, batch,
 threads, optimizer and clipping on each side, no balance loss. Each contender lives in a process of its own, as a user
 would run it (ours sets the allocator as train.py does). They take turns, A B C A B C, and every ratio compares
 neighbours, so that a machine that slows down slows both. With `--processes 2`, ours also runs in two processes at the
-same time that share the threads, as arms of a sweep do; the line gives what they reach together. GEMM peak: the best of
-square fp32 products in the same run.
+same time that share the threads, as arms of a sweep do; the line gives what they reach together. With `--bf16` every
+contender runs under autocast. GEMM peak: the best of square products of that precision in the same run.
 """
 
 import argparse
@@ -41,11 +41,12 @@ class StepShape:
     model: ModelConfig
     batch_size: int
     sequence_length: int
+    bf16: bool = False
 
 
-def step_shape(name: str) -> StepShape:
+def step_shape(name: str, *, bf16: bool = False) -> StepShape:
     cfg = configured(*AS_THE_PEER, *SHAPES[name])
-    return StepShape(model_config(*AS_THE_PEER, *SHAPES[name]), cfg.data.batch_size, cfg.data.sequence_length)
+    return StepShape(model_config(*AS_THE_PEER, *SHAPES[name]), cfg.data.batch_size, cfg.data.sequence_length, bf16)
 
 
 def make_step(contender: str, shape: StepShape) -> Callable[[], None]:
@@ -72,7 +73,9 @@ def make_step(contender: str, shape: StepShape) -> Callable[[], None]:
 
     def step() -> None:
         token_ids = torch.randint(shape.model.vocab_size, (shape.batch_size, shape.sequence_length))
-        side.loss(model, token_ids).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=shape.bf16):
+            loss = side.loss(model, token_ids)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -98,12 +101,12 @@ def serve(pipe: Connection, contender: str, shape: StepShape, threads: int) -> N
         pipe.send((statistics.median(wall), statistics.median(cpu), peak))
 
 
-def gemm_peak(threads: int, runs: int = 5) -> float:
+def gemm_peak(threads: int, *, bf16: bool, runs: int = 5) -> float:
     """Floating-point operations per second."""
     import torch
 
     torch.set_num_threads(threads)
-    a, b = torch.randn(2, GEMM_SIZE, GEMM_SIZE)
+    a, b = torch.randn(2, GEMM_SIZE, GEMM_SIZE, dtype=torch.bfloat16 if bf16 else torch.float32)
     times = []
     for _ in range(runs):
         start = time.perf_counter()
@@ -130,8 +133,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--contenders", nargs="*", default=CONTENDERS, choices=CONTENDERS)
     parser.add_argument("--processes", type=int, default=1, help="that train side by side, besides one alone")
+    parser.add_argument("--bf16", action="store_true", help="under autocast instead of in fp32")
     arguments = parser.parse_args()
-    shape, threads, processes = step_shape(arguments.shape), arguments.threads, arguments.processes
+    shape = step_shape(arguments.shape, bf16=arguments.bf16)
+    threads, processes = arguments.threads, arguments.processes
     context = multiprocessing.get_context("spawn")
 
     def start(contender: str, processes: int = 1) -> list[Connection]:
@@ -145,7 +150,7 @@ def main() -> None:
         groups[SIDE_BY_SIDE.format(processes)] = start("moe_toy", processes)
     for pipes in groups.values():
         turn(pipes, 2)  # warm up
-    peak = gemm_peak(threads)
+    peak = gemm_peak(threads, bf16=shape.bf16)
     turns = [{name: turn(pipes, arguments.steps) for name, pipes in groups.items()} for _ in range(arguments.pairs)]
     for pipe in chain.from_iterable(groups.values()):
         pipe.send(0)
@@ -170,8 +175,9 @@ def turn(pipes: list[Connection], steps: int) -> Turn:
 
 def report(name: str, shape: StepShape, threads: int, turns: list[dict[str, Turn]], peak: float) -> None:
     tokens = shape.batch_size * shape.sequence_length
+    what = f"{name} in bf16" if shape.bf16 else name
     print(
-        f"{name}: {tokens} tokens, {threads} threads, medians of {len(turns)} turns, GEMM peak {peak / 1e9:.0f} GFLOP/s"
+        f"{what}: {tokens} tokens, {threads} threads, medians of {len(turns)} turns, GEMM peak {peak / 1e9:.0f} GFLOP/s"
     )
     print(f"{'':36}{'ms':>6}{'tokens/s':>10}{'of peak':>9}{'MB':>6}   ours is faster by (wall, CPU)")
     for contender in turns[0]:

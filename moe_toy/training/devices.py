@@ -1,11 +1,13 @@
 """That this machine has what `trainer` asks for."""
 
+import logging
 from typing import Any
 
 import torch
 
 from moe_toy.errors import UserError
 
+log = logging.getLogger(__name__)
 ON_GPU = ("gpu", "cuda")
 KNOWN = (*ON_GPU, "cpu", "mps", "auto")
 
@@ -44,6 +46,18 @@ def check_devices(trainer: dict[str, Any]) -> None:
         )
     if precision in ("16", "16-mixed") and not on_gpu:
         raise UserError(f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true")
+    if precision.startswith("bf16") and not on_gpu and not cpu_has_bf16():
+        log.warning(
+            "trainer.precision=%s: this CPU has no products in bf16 (AVX512-BF16 or AMX), so that a run takes several "
+            "times as long as with trainer.precision=32-true",
+            precision,
+        )
+
+
+def cpu_has_bf16() -> bool:
+    """Whether an x86 CPU multiplies matrices in bf16 without a detour; of others nothing is known, and True is said."""
+    can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return can.get("architecture") != "x86_64" or can.get("avx512_bf16", False) or can.get("amx_bf16", False)
 
 
 def num_devices(devices: int | str | list[int], available: int) -> int:

@@ -33,8 +33,8 @@ SMALLEST = {
     ),
     "train_step": (
         {"train_step": {"SHAPES": {"nano": ["data.batch_size=1", "data.sequence_length=32"]}, "GEMM_SIZE": 64}},
-        ["nano", "--pairs=1", "--steps=1", "--threads=1", "--contenders", "moe_toy", "eager", "litgpt"],
-        r"(?s)litgpt is not installed, so it is left out.+\nmoe_toy .+%.+eager experts .+x\n",
+        ["nano", "--pairs=1", "--steps=1", "--threads=1", "--bf16", "--contenders", "moe_toy", "eager", "litgpt"],
+        r"(?s)litgpt is not installed, so it is left out.+nano in bf16: .+\nmoe_toy .+%.+eager experts .+x\n",
     ),
     "paper_scale": (
         {"paper_scale": {"LAYERS": 2, "EXPERTS": 8, "TOP_K": 2, "SEQ": 256, "VOCAB": 100}},

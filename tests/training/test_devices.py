@@ -95,3 +95,21 @@ def test_what_lightning_would_answer_with_a_traceback_is_one_line(change, told):
 def test_a_seed_that_numpy_does_not_take_is_refused(refusal):
     assert "seed" in refusal("train", "seed=4294967296", "logger=csv")
     assert "num_sanity_val_steps=2" in refusal("train", "trainer.num_sanity_val_steps=2", "logger=csv")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "warned"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, False),
+        ({"architecture": "aarch64"}, False),
+    ],
+    ids=["neither", "avx512", "amx", "arm"],
+)
+def test_bf16_on_a_cpu_without_it_is_warned_of(capabilities, warned, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    check_devices(CPU)
+    assert not caplog.text
+    check_devices(CPU | {"precision": "bf16-mixed"})
+    assert ("several times as long as with trainer.precision=32-true" in caplog.text) == warned
