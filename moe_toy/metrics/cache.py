@@ -54,8 +54,10 @@ class CacheScores:
     """Plain mean over the domains."""
     by_domain: Float64[Tensor, "domain row capacity"]
     interval: Interval | None = None
-    """Of `hit_rate`: plain mean of the domains' bounds, as the paper reports it. None without a resampler."""
+    """Of `hit_rate`: plain mean of the domains' bounds, as the paper reports it; NaN where a domain has none. None
+    without a resampler."""
     interval_by_domain: Interval | None = None
+    """NaN with fewer than two sequences."""
 
     def at_ratio(self, cache_ratio: float, *, by_domain: bool = False) -> Float64[Tensor, "*domain row"]:
         """Hit rate at one cache ratio; NaN if that is no whole number of experts, or more than there are."""
@@ -165,6 +167,7 @@ class CacheHitRate(RoutingMetric):
             shape = num_domains, resampler.num_resamples, rows
             self.add_count("resampled_hits", *shape, capacities, dtype=torch.float64)
             self.add_count("resampled_requests", *shape, dtype=torch.float64)
+            self.add_count("sequences", num_domains, rows)
 
     def update(self, trace: RoutingTrace) -> None:
         domains = self.domains_of(trace)
@@ -187,6 +190,7 @@ class CacheHitRate(RoutingMetric):
             weights = self.resampler(trace, domains)
             add_resampled(self.resampled_hits, hits, weights, domains)
             add_resampled(self.resampled_requests, requests, weights, domains)
+            self.sequences.index_add_(0, domains, (requests > 0).long())
 
     def _kept(self, domains: Int64[Tensor, " batch"]) -> Int64[Tensor, " kept"]:
         """Every `sample_stride`-th sequence of each domain."""
@@ -204,8 +208,10 @@ class CacheHitRate(RoutingMetric):
         interval = by_domain_interval = None
         if self.resampler is not None:
             replicates = self.resampled_hits / self.resampled_requests[..., None]
-            by_domain_interval = basic_interval(by_domain, replicates.movedim(1, -1), self.resampler.confidence)
-            interval = Interval(*(bound.nanmean(0) for bound in by_domain_interval))
+            estimate = by_domain.where(self.sequences[..., None] > 1, torch.nan)  # one sequence shows no spread
+            by_domain_interval = basic_interval(estimate, replicates.movedim(1, -1), self.resampler.confidence)
+            counted = ~by_domain.isnan()
+            interval = Interval(*(bound.where(counted, 0.0).sum(0) / counted.sum(0) for bound in by_domain_interval))
         return CacheScores(
             capacity=capacity,
             cache_ratio=capacity.double() / self.width,
