@@ -116,6 +116,14 @@ def test_domain_out_of_range_is_refused(make_trace):
         metric.update(make_trace())
 
 
+@pytest.mark.parametrize("make", METRICS.values(), ids=METRICS)
+def test_experts_numbered_from_one_are_refused(make_trace, make):
+    """Those of number num_experts would be taken for none."""
+    trace = make_trace()
+    with pytest.raises(ValueError, match=r"expert_ids range over 1\.\.6, but num_experts is 6"):
+        make().update(type(trace)(**{**vars(trace), "expert_ids": trace.expert_ids + 1}))
+
+
 COMPILE = """
 import torch
 from moe_toy.metrics import cache_hits
