@@ -169,11 +169,12 @@ def _check_trace(trace: RoutingTrace, where: str) -> None:
     expert twice."""
     tensors = {name: tensor for name in AXES if (tensor := getattr(trace, name)) is not None}
     sizes = checked_sizes(tensors, where)
-    if len(trace.layer_ids) != sizes["layer"]:
-        raise UserError(
-            f"{where}: 'layer_ids' names {len(trace.layer_ids)} layers, but 'expert_ids' has {sizes['layer']}; "
-            "name the transformer layer of each row"
-        )
+    for name, way_out in (("layer_ids", "name the transformer layer"), ("expert_bytes", "give the size of an expert")):
+        rows = getattr(trace, name)
+        if rows is not None and len(rows) != sizes["layer"]:
+            raise UserError(
+                f"{where}: '{name}' names {len(rows)} layers, but 'expert_ids' has {sizes['layer']}; {way_out} of each"
+            )
     for name, number in (
         ("num_experts", trace.num_experts),
         ("vocab_size", trace.vocab_size or 0),

@@ -70,6 +70,11 @@ class RoutingMetric(CountingMetric):
         if trace.domain_ids is None:
             return torch.zeros(batch, dtype=torch.int64, device=trace.expert_ids.device)
         domain_ids = trace.domain_ids.to(trace.expert_ids.device, torch.int64)
+        if domain_ids.shape != (batch,):
+            raise UserError(
+                f"the trace has {batch} sequences, but domain_ids of shape {tuple(domain_ids.shape)}; "
+                "give the domain of every sequence"
+            )
         if batch and not 0 <= int(domain_ids.min()) <= int(domain_ids.max()) < self.num_domains:
             raise UserError(
                 f"the trace has domain_ids {int(domain_ids.min())}..{int(domain_ids.max())}, but "

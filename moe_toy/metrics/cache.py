@@ -96,6 +96,11 @@ def cache_hits(
             f"a cache over {num_items} experts and {seq * width} requests per sequence is too large (at most "
             f"{kernel.MAX_ITEMS} and {kernel.MAX_REQUESTS}); cut the sequences or use scope='layer'"
         )
+    if expert_bytes is not None and (len(expert_bytes) != len(expert_ids) or min(expert_bytes) < 1):
+        raise UserError(
+            f"expert_bytes is {str(expert_bytes)[:60]} for {len(expert_ids)} layers; "
+            "give the bytes of an expert in each"
+        )
     lookups = look_up(
         expert_ids, num_experts, scope=scope, order=order, segment_length=segment_length, prompt_lengths=prompt_lengths
     )

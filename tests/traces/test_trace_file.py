@@ -94,6 +94,10 @@ INCONSISTENT = {
         lambda trace: replace(trace, layer_ids=(1,)),
         "'layer_ids' names 1 layers, but 'expert_ids' has 2",
     ),
+    "sizes of other layers": (
+        lambda trace: replace(trace, expert_bytes=(4096,)),
+        "'expert_bytes' names 1 layers, but 'expert_ids' has 2",
+    ),
     "more experts per token than experts": (
         lambda trace: replace(trace, num_experts=1),
         "'expert_ids' has 2 experts per token, but num_experts is 1",
@@ -139,6 +143,7 @@ DAMAGED = {
     "2^40 tokens": ({"vocab_size": str(2**40)}, "'vocab_size' counts 1099511627776"),
     "a dict for a name": ({"domains": '[{"a": 1}, "b"]'}, r"metadata 'domains' \(0\) is .*valid string"),
     "40,000 domains": ({"domains": json.dumps(["d"] * 40_000)}, "'domains' counts 40000"),
+    "size of one layer": ({"expert_bytes": "[4096]"}, "'expert_bytes' names 1 layers, but 'expert_ids' has 2"),
     "parameters": ({"source": '{"total_parameters": "abc"}'}, r"metadata 'source' \(total_parameters\)"),
     "10^400 parameters": ({"source": '{"active_parameters": 1' + "0" * 400 + "}"}, "should be less than"),
     "loss": ({"source": '{"loss": "abc"}'}, r"metadata 'source' \(loss\)"),
