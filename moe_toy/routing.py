@@ -175,11 +175,7 @@ def _check_trace(trace: RoutingTrace, where: str) -> None:
             raise UserError(
                 f"{where}: '{name}' names {len(rows)} layers, but 'expert_ids' has {sizes['layer']}; {way_out} of each"
             )
-    for name, number in (
-        ("num_experts", trace.num_experts),
-        ("vocab_size", trace.vocab_size or 0),
-        ("domains", len(trace.domains)),
-    ):
+    for name, number in zip(_MOST, (trace.num_experts, trace.vocab_size or 0, len(trace.domains)), strict=True):
         if number > _MOST[name]:
             raise UserError(
                 f"{where}: '{name}' counts {number}, more than the {_MOST[name]} that a trace file can number; "
@@ -195,6 +191,8 @@ def _check_trace(trace: RoutingTrace, where: str) -> None:
     for name in ("token_ids", "predicted_ids"):
         _check_range(trace, name, trace.vocab_size or _MOST["vocab_size"], "vocab_size", where)
     _check_range(trace, "domain_ids", len(trace.domains) or _MOST["domains"], "the number of 'domains'", where)
+    if trace.domain_ids is None and len(trace.domains) > 1:
+        raise UserError(f"{where}: 'domains' names {len(trace.domains)}, but 'domain_ids' is absent; give them")
     _check_no_expert_twice(trace, where)
 
 

@@ -90,6 +90,10 @@ INCONSISTENT = {
         lambda trace: replace(trace, domain_ids=torch.tensor([0, 2, 1])),
         "'domain_ids' holds 2 at batch 1, which is not below the number of 'domains'",
     ),
+    "domains of no sequence": (
+        lambda trace: replace(trace, domain_ids=None),
+        "'domains' names 2, but 'domain_ids' is absent",
+    ),
     "layers": (
         lambda trace: replace(trace, layer_ids=(1,)),
         "'layer_ids' names 1 layers, but 'expert_ids' has 2",
