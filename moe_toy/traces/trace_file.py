@@ -72,7 +72,7 @@ def save_trace(trace: RoutingTrace, path: str | os.PathLike[str]) -> None:
         "format": FORMAT,
         "num_experts": str(trace.num_experts),
         "layer_ids": json.dumps(trace.layer_ids),
-        "domains": json.dumps(trace.domains),
+        "domains": json.dumps([str(name) for name in trace.domains]),
         "source": json.dumps(trace.source),
     }
     if trace.vocab_size is not None:

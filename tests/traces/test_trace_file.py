@@ -47,6 +47,11 @@ def test_optional_fields_stay_absent(trace, tmp_path):
     assert (loaded.predicted_ids, loaded.domain_ids, loaded.weights, loaded.vocab_size) == (None,) * 4
 
 
+def test_domains_that_go_by_number_are_read_back_as_names(trace, tmp_path):
+    save_trace(replace(trace, domains=(3, 5)), tmp_path / "trace")
+    assert load_trace(tmp_path / "trace").domains == ("3", "5")
+
+
 @pytest.mark.parametrize(("num_experts", "dtype"), [(256, torch.uint8), (257, torch.uint16)], ids=str)
 def test_ids_are_stored_in_the_smallest_type(trace, tmp_path, num_experts, dtype):
     ids = trace.expert_ids.clone()
