@@ -131,6 +131,8 @@ def joined(traces: list[RoutingTrace]) -> RoutingTrace:
             "give target.sequence_length"
         )
     parts = {name: [getattr(t, name) for t in traces] for name in AXES}
+    if any(trace.padded for trace in traces):  # the smallest integers have no place for -1
+        parts["expert_ids"] = [ids.to(torch.int32) for ids in parts["expert_ids"]]
     if any(prompts is not None for prompts in parts["prompt_lengths"]):
         none = [torch.zeros(t.num_sequences, dtype=torch.int64) for t in traces]
         parts["prompt_lengths"] = [

@@ -238,6 +238,8 @@ def test_a_folder_may_mix_tokens_with_fewer_experts_and_without(tmp_path, chosen
     ]
     assert joined(traces).padded
     joined(traces).check()
+    many = replace(traces[0], expert_ids=traces[0].expert_ids.to(torch.uint16), num_experts=384)
+    assert torch.equal(joined([many, replace(traces[1], num_experts=384)]).expert_ids, joined(traces).expert_ids)
     load = analyze(traces, segment_lengths=(4,), cache_stride=1)["load"]
     rates = load[load.domain.isna()].groupby("layer").activation_rate.sum()
     np.testing.assert_allclose(rates, [2, 35 / 18])
