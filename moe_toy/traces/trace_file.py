@@ -120,7 +120,7 @@ def check_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None
     if metadata.get("format") != FORMAT:
         raise UserError(
             f"{path}: metadata 'format' is {metadata.get('format')!r}, but this version reads {FORMAT!r}; "
-            "write the trace with RoutingTrace.save"
+            "write the trace again, with save_trace"
         )
 
 
