@@ -14,6 +14,7 @@ FIRST_STEPS = 3
 """Slower than those that follow: memory is found, kernels are chosen and compiled."""
 PEAK_TFLOPS = {
     "B200": 2250,
+    "H200 NVL": 835,
     "H200": 989,
     "GH200": 989,
     "H100 NVL": 835,
@@ -84,10 +85,10 @@ class ThroughputCallback(Callback):
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Floating-point operations per second of the tensor cores of a GPU in bf16; None where they are not known, and in
-    other precisions."""
+    """Floating-point operations per second of the tensor cores of a GPU in bf16; None where they are not known, as of a
+    part of a GPU (MIG), and in other precisions."""
     if not str(precision).startswith("bf16"):
         return None
     words = device_name.replace("-", " ").split()
     known = [name for name in PEAK_TFLOPS if all(word in words for word in name.split())]
-    return PEAK_TFLOPS[max(known, key=len)] * 1e12 if known else None
+    return PEAK_TFLOPS[max(known, key=len)] * 1e12 if known and "MIG" not in words else None
