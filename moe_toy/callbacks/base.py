@@ -90,6 +90,10 @@ class RoutingCallback(Callback):
         """Values of single experts by W&B key, NaN where one has none; called only where a logger takes histograms."""
         return {}
 
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Forget what was measured before: this may be another model, or other data."""
+        self.subject, self.metrics = None, {}
+
     def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.subject is None:
             self.subject = subject_of(trainer, module)

@@ -9,7 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from moe_toy.callbacks import base
 from moe_toy.callbacks.base import MOST_KEYS, MOST_LAYERS, RoutingCallback, by_layer
+from moe_toy.callbacks.consistency import SegmentConsistencyCallback
 from tests.metrics.conftest import random_trace
 from tests.paths import CONF, ROOT
 
@@ -63,6 +65,18 @@ def test_domains_may_be_called_what_they_like(subject):
     logged = log_all(subject, 3, ("layer_00", "domain", "layer_01"))
     assert logged["consistency/srp@16/layer_00"] != logged["consistency/srp@16/domain/layer_00"]
     assert {"specialization/experts_of/layer_00", "val/loss/domain/domain"} <= logged.keys()
+
+
+def test_a_callback_used_again_names_the_domains_of_its_new_data(trainer, recorder, monkeypatch, subject, trace):
+    """As in a notebook, with one list of callbacks for the trainers of several models."""
+    callback = SegmentConsistencyCallback(segment_lengths=[4], detailed=[4])
+    for domains in (("a", "b", "c"), ("x", "y", "z")):
+        monkeypatch.setattr(base, "subject_of", lambda *of, names=domains: replace(subject, domains=names))
+        callback.setup(trainer, recorder, "fit")
+        callback.on_validation_epoch_start(trainer, recorder)
+        callback.on_validation_batch_end(trainer, recorder, {"trace": trace}, None, 0)
+        callback.on_validation_epoch_end(trainer, recorder)
+        assert {f"consistency/srp@4/domain/{name}" for name in domains} <= recorder.logged[-1].keys()
 
 
 def test_of_very_many_layers_as_many_from_the_first_to_the_last_are_logged(subject):
