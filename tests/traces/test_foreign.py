@@ -390,6 +390,13 @@ def test_an_empty_file_is_told_so(tmp_path, content):
         only(tmp_path / "a.jsonl")
 
 
+def test_a_token_that_is_a_hash_is_no_comment(tmp_path):
+    tokens = ["The", "#", "##ing", "# 1", "end"]
+    rows = [f'{token},{layer},"[{i}, {i + 1}]"' for layer in range(2) for i, token in enumerate(tokens)]
+    (tmp_path / "a.csv").write_text("\n".join(["# a note", "token,layer,experts", *rows, "# the end"]) + "\n")
+    assert only(tmp_path / "a.csv").expert_ids[1, 0].tolist() == [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]
+
+
 def test_a_nul_byte_is_told_with_its_line(tmp_path):
     (tmp_path / "a.csv").write_text('layer,token,experts\n0,0,"[1, 2]"\n0,\0001,"[1, 2]"\n')
     with pytest.raises(UserError, match=r"a.csv: line 3 holds a NUL byte"):
