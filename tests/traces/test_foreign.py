@@ -369,6 +369,14 @@ def test_a_recording_of_prompts_only_is_counted_as_one_of_answers(tmp_path, chos
     assert "all tokens are of prompts" in caplog.text
 
 
+def test_blocks_that_hold_prompts_only_are_counted_as_answers(tmp_path, chosen, caplog):
+    """The one token of the answer fills no block."""
+    arrays = {"lengths": np.array([9]), "prompt_lengths": np.array([8])}
+    np.savez(tmp_path / "a.npz", routed_experts=chosen, **arrays)
+    assert only(tmp_path / "a.npz", sequence_length=4).prompt_lengths is None
+    assert "all tokens are of prompts" in caplog.text
+
+
 def test_a_row_that_stands_twice_is_refused(tmp_path, chosen):
     """It was taken for a request that begins again, with half of its layers empty."""
     rows = json_rows(chosen)
