@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from moe_toy.errors import UserError
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import load_trace, save_trace
 
 
@@ -45,6 +46,13 @@ def test_optional_fields_stay_absent(trace, tmp_path):
     save_trace(bare, tmp_path / "trace")
     loaded = load_trace(tmp_path / "trace")
     assert (loaded.predicted_ids, loaded.domain_ids, loaded.weights, loaded.vocab_size) == (None,) * 4
+
+
+def test_one_name_without_domain_ids_is_that_of_all_sequences(trace, tmp_path):
+    for domains, expected in ((("web",), "web"), ((), "trace")):
+        save_trace(replace(trace, domain_ids=None, domains=domains), tmp_path / "trace.safetensors")
+        (read,) = Recording([tmp_path / "trace.safetensors"])
+        assert (read.domains, read.domain_ids.tolist()) == ((expected,), [0, 0, 0])
 
 
 def test_domains_that_go_by_number_are_read_back_as_names(trace, tmp_path):
