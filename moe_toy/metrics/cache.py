@@ -108,13 +108,12 @@ def cache_hits(
     distinct = torch.zeros(rows, batch, 2, dtype=torch.int64)
     requests, ends, sights, counted = (tensor.numpy() for tensor in lookups)
     sizes = np.array([] if scope == "layer" or expert_bytes is None else expert_bytes, np.int64).repeat(num_experts)
-    counts = sizes, scope == "layer" and prompt_lengths is not None, hits_at.numpy(), distinct.numpy()
+    whole_prompt = scope == "layer" and order == "token" and prompt_lengths is not None
+    counts = sizes, whole_prompt, hits_at.numpy(), distinct.numpy()
     if policy == "lru":
         kernel.count_lru_hits(requests, ends, counted, *counts)
     else:
-        kernel.count_hits(
-            requests, ends, sights, counted, *counts, kernel.POLICIES[policy], order == "layer" and scope == "model"
-        )
+        kernel.count_hits(requests, ends, sights, counted, *counts, kernel.POLICIES[policy], order == "layer")
     hits = hits_at.cumsum(-1)
     total = lookups.counted_requests()
     before, after = distinct.unbind(-1)
