@@ -29,9 +29,10 @@ PEAK_TFLOPS = {
 
 
 class ThroughputCallback(Callback):
-    """Logs `train/tokens_per_s`, over all ranks and without validation time, and `train/tokens` seen so far; on CUDA
-    `train/memory_gib`, the most that this rank's tensors took since training began, and on a device whose peak in bf16
-    is known, where the precision is that, `train/mfu`, the share of it that the operations of the model are.
+    """Logs `train/tokens_per_s`, over all ranks and without what lies between micro-batches (validation, saving
+    and waiting for data), and `train/tokens` seen so far; on CUDA `train/memory_gib`, the most that this rank's tensors
+    took since training began, and on a device whose peak in bf16 is known, where the precision is that, `train/mfu`,
+    the share of it that the operations of the model are.
 
     A running mean over about `window` micro-batches, also shown in the progress bar. Each of the `FIRST_STEPS` after a
     start speaks for itself alone; the mean begins after them.
