@@ -122,4 +122,4 @@ def _model(trace: RoutingTrace) -> tuple[Any, ...]:
     """What traces must have in common."""
     has = (trace.predicted_ids is not None, trace.domain_ids is not None, trace.token_ids is not None)
     has += (trace.expert_bytes,)
-    return trace.layer_ids, trace.num_experts, trace.expert_ids.shape[3], trace.vocab_size, *has
+    return tuple(trace.layer_ids), trace.num_experts, trace.expert_ids.shape[3], trace.vocab_size, *has

@@ -73,7 +73,7 @@ def save_trace(trace: RoutingTrace, path: str | os.PathLike[str]) -> None:
         "num_experts": str(trace.num_experts),
         "layer_ids": json.dumps(trace.layer_ids),
         "domains": json.dumps([str(name) for name in trace.domains]),
-        "source": json.dumps(trace.source),
+        "source": json.dumps(trace.source, default=_number_or_text),
     }
     if trace.vocab_size is not None:
         metadata["vocab_size"] = str(trace.vocab_size)
@@ -113,6 +113,11 @@ def load_trace(path: str | os.PathLike[str]) -> RoutingTrace:
     trace = RoutingTrace(**{"token_ids": None} | tensors, **_parsed(path, metadata))
     trace.check(str(path))
     return trace
+
+
+def _number_or_text(value: Any) -> Any:
+    """A single number of numpy or torch as such; a type, a path and the like as they are printed."""
+    return value.item() if getattr(value, "shape", None) == () else str(value)
 
 
 def check_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:

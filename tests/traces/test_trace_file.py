@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -46,6 +47,13 @@ def test_optional_fields_stay_absent(trace, tmp_path):
     save_trace(bare, tmp_path / "trace")
     loaded = load_trace(tmp_path / "trace")
     assert (loaded.predicted_ids, loaded.domain_ids, loaded.weights, loaded.vocab_size) == (None,) * 4
+
+
+def test_provenance_may_hold_what_json_does_not_know(trace, tmp_path):
+    source = {"dtype": torch.bfloat16, "data": tmp_path, "loss": {"code": torch.tensor(0.5), "web": np.float32(0.25)}}
+    save_trace(replace(trace, source=source), tmp_path / "trace")
+    loaded = load_trace(tmp_path / "trace").source
+    assert loaded == {"dtype": "torch.bfloat16", "data": str(tmp_path), "loss": {"code": 0.5, "web": 0.25}}
 
 
 def test_one_name_without_domain_ids_is_that_of_all_sequences(trace, tmp_path):
