@@ -50,7 +50,7 @@ def read(path: Path) -> Requests:
             raise UserError(f"{path}: line {number} is {text[:60]!r}; it must hold numbers for {columns}") from None
         if min(turn, step, layer, slot) < 0 or not all(map(is_id, (turn, step, layer, slot, expert))):
             raise UserError(f"{path}: line {number} is {text[:60]!r}; its numbers must be from 0 and below 2³¹")
-        if phase > 1:
+        if phase not in (0, 1):
             raise UserError(f"{path}: line {number} is of phase {phase}; it must be 0, the prompt, or 1, the answer")
         if slot in chosen.setdefault((turn, step, layer), {}):
             raise UserError(f"{path}: line {number} repeats slot {slot} of step {step}, layer {layer}; record again")

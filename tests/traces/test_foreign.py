@@ -359,6 +359,9 @@ def test_an_unknown_phase_is_refused_with_its_line(tmp_path, chosen):
     with pytest.raises(UserError, match=r"a.jsonl: line 4 has the phase 'warmup'; it must be one of prompt, "):
         only(write_json(tmp_path / "a.jsonl", rows))
     (tmp_path / "a.csv").write_text("turn,phase,step,layer,slot,expert\n0,0,0,0,0,1\n0,3,1,0,0,2\n")
+    (tmp_path / "b.csv").write_text("turn,phase,step,layer,slot,expert\n0,-1,0,0,0,1\n")
+    with pytest.raises(UserError, match=r"b.csv: line 2 is of phase -1"):
+        only(tmp_path / "b.csv")
     with pytest.raises(UserError, match=r"a.csv: line 3 is of phase 3"):
         only(tmp_path / "a.csv")
 
