@@ -346,6 +346,20 @@ def test_a_prompt_after_an_answer_begins_a_request(tmp_path, chosen, caplog):
     assert (long.prompt_lengths.tolist(), short.prompt_lengths.tolist()) == ([2], [2])
 
 
+def test_a_prompt_after_an_answer_begins_a_request_in_the_csv_of_an_engine_too(tmp_path, chosen):
+    rows = [
+        f"{int(t not in (0, 1, 5, 6))},{t},{layer},{slot},{chosen[t, layer, slot]}"
+        for t in range(9)
+        for layer in range(LAYERS)
+        for slot in range(K)
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["phase,step,layer,slot,expert", *rows]))
+    long, short = import_traces(tmp_path / "a.csv", num_experts=EXPERTS)
+    assert np.array_equal(of(long), chosen[:5])
+    assert np.array_equal(of(short), chosen[5:])
+    assert (long.prompt_lengths.tolist(), short.prompt_lengths.tolist()) == ([2], [2])
+
+
 def test_answers_that_are_numbered_anew_are_refused(tmp_path, chosen):
     """They would be requests whose caches are cold."""
     rows = [row | {"token_idx": row["token_idx"] % 4} for row in phased(chosen[:8])]
