@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe_toy.errors import UserError
 from moe_toy.metrics import CacheHitRate, IndexResampler, PoissonResampler, SRPBootstrap, basic_interval
 from moe_toy.metrics.srp_intervals import SRPIntervals
 
@@ -132,6 +133,14 @@ def test_caches_of_a_single_sequence_have_no_interval(make_trace):
     torch.testing.assert_close(got.interval_by_domain.low[0], low, rtol=0, atol=0)
     assert got.interval_by_domain.low[1:].isnan().all()
     assert got.interval.low.isnan().all()  # of a mean over both
+
+
+def test_indices_serve_one_metric_once(make_trace):
+    """Each metric counts the sequences that it has seen."""
+    resampler, trace = IndexResampler(torch.zeros(6, 100, dtype=torch.int64)), make_trace(domains=1)
+    SRPBootstrap(num_layers=2, num_experts=6, segment_length=4, resampler=resampler).update(trace)
+    with pytest.raises(UserError, match=r"indices for 6 sequences of a domain.* of its own"):
+        SRPBootstrap(num_layers=2, num_experts=6, segment_length=16, resampler=resampler).update(trace)
 
 
 def test_too_few_resamples_are_refused():
