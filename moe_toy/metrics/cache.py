@@ -96,7 +96,10 @@ def cache_hits(
             f"a cache over {num_items} experts and {seq * width} requests per sequence is too large (at most "
             f"{kernel.MAX_ITEMS} and {kernel.MAX_REQUESTS}); cut the sequences or use scope='layer'"
         )
-    if expert_bytes is not None and (len(expert_bytes) != len(expert_ids) or min(expert_bytes) < 1):
+    most = 2**62 // num_items**2  # the loops sum sizes and multiply them
+    if expert_bytes is not None and (
+        len(expert_bytes) != len(expert_ids) or not 1 <= min(expert_bytes) <= max(expert_bytes) <= most
+    ):
         raise UserError(
             f"expert_bytes is {str(expert_bytes)[:60]} for {len(expert_ids)} layers; "
             "give the bytes of an expert in each"
