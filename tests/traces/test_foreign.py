@@ -406,6 +406,17 @@ def test_requests_that_begin_again_are_told(tmp_path, chosen, caplog):
     rows = json_rows(chosen) + json_rows(chosen[:4])
     assert len(import_traces(write_json(tmp_path / "a.jsonl", rows), num_experts=EXPERTS)) == 2
     assert "1 requests begin again" in caplog.text
+    assert "mixed" not in caplog.text
+
+
+def test_requests_that_ran_at_once_without_names_are_told(tmp_path, chosen, caplog):
+    """Prompts one after another, then answers token by token in turn."""
+    prompt, answers = json_rows(chosen[:4]), json_rows(chosen)[4 * LAYERS :]
+    in_turn = [row for at in range(0, len(answers), LAYERS) for row in answers[at : at + LAYERS] * 2]
+    rows = [{name: value for name, value in row.items() if name != "req_id"} for row in prompt * 2 + in_turn]
+    import_traces(write_json(tmp_path / "a.jsonl", rows), num_experts=EXPERTS)
+    assert "5 times a request goes back to another token than its first" in caplog.text
+    assert "mixed" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", gzip.compress(b"")], ids=["nothing", "blank", "gzip"])
