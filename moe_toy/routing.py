@@ -131,6 +131,8 @@ def joined(traces: list[RoutingTrace]) -> RoutingTrace:
             "give target.sequence_length"
         )
     parts = {name: [getattr(t, name) for t in traces] for name in AXES}
+    if any(trace.padded for trace in traces):  # the smallest integers have no place for -1
+        parts["expert_ids"] = [ids.to(torch.int32) for ids in parts["expert_ids"]]
     if any(prompts is not None for prompts in parts["prompt_lengths"]):
         none = [torch.zeros(t.num_sequences, dtype=torch.int64) for t in traces]
         parts["prompt_lengths"] = [
@@ -169,16 +171,13 @@ def _check_trace(trace: RoutingTrace, where: str) -> None:
     expert twice."""
     tensors = {name: tensor for name in AXES if (tensor := getattr(trace, name)) is not None}
     sizes = checked_sizes(tensors, where)
-    if len(trace.layer_ids) != sizes["layer"]:
-        raise UserError(
-            f"{where}: 'layer_ids' names {len(trace.layer_ids)} layers, but 'expert_ids' has {sizes['layer']}; "
-            "name the transformer layer of each row"
-        )
-    for name, number in (
-        ("num_experts", trace.num_experts),
-        ("vocab_size", trace.vocab_size or 0),
-        ("domains", len(trace.domains)),
-    ):
+    for name, way_out in (("layer_ids", "name the transformer layer"), ("expert_bytes", "give the size of an expert")):
+        rows = getattr(trace, name)
+        if rows is not None and len(rows) != sizes["layer"]:
+            raise UserError(
+                f"{where}: '{name}' names {len(rows)} layers, but 'expert_ids' has {sizes['layer']}; {way_out} of each"
+            )
+    for name, number in zip(_MOST, (trace.num_experts, trace.vocab_size or 0, len(trace.domains)), strict=True):
         if number > _MOST[name]:
             raise UserError(
                 f"{where}: '{name}' counts {number}, more than the {_MOST[name]} that a trace file can number; "
@@ -194,6 +193,8 @@ def _check_trace(trace: RoutingTrace, where: str) -> None:
     for name in ("token_ids", "predicted_ids"):
         _check_range(trace, name, trace.vocab_size or _MOST["vocab_size"], "vocab_size", where)
     _check_range(trace, "domain_ids", len(trace.domains) or _MOST["domains"], "the number of 'domains'", where)
+    if trace.domain_ids is None and len(trace.domains) > 1:
+        raise UserError(f"{where}: 'domains' names {len(trace.domains)}, but 'domain_ids' is absent; give them")
     _check_no_expert_twice(trace, where)
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 from torchmetrics import Metric
 
+from moe_toy.errors import UserError
 from moe_toy.files.atomic import save_atomically
 from moe_toy.files.csv_tables import write_csv
 from moe_toy.routing import RoutingTrace
@@ -70,6 +71,8 @@ class RoutingCallback(Callback):
     def __init__(self) -> None:
         self.subject: Subject | None = None
         self.metrics: dict[str, Metric] = {}
+        self.logged: dict[str, float] = {}
+        """Curves of this validation, once it has ended."""
 
     def build(self, subject: Subject) -> dict[str, Metric]:
         raise NotImplementedError
@@ -90,10 +93,15 @@ class RoutingCallback(Callback):
         """Values of single experts by W&B key, NaN where one has none; called only where a logger takes histograms."""
         return {}
 
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Forget what was measured before: this may be another model, or other data."""
+        self.subject, self.metrics = None, {}
+
     def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.subject is None:
             self.subject = subject_of(trainer, module)
             self.metrics = self.build(self.subject)
+        self.logged = {}
         for metric in self.metrics.values():
             metric.to(module.device).reset()
 
@@ -105,13 +113,27 @@ class RoutingCallback(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         scores = {name: metric.compute() for name, metric in self.metrics.items()}  # sums over ranks
         step = {"step": float(trainer.global_step)}  # Lightning would count from 0 while it trains
-        module.log_dict(self.curves(scores) | step)
+        self.logged = self.curves(scores)
+        check_keys_differ(self, [other for other in trainer.callbacks if isinstance(other, RoutingCallback)])
+        module.log_dict(self.logged | step)
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger | TensorBoardLogger)]
         if loggers and trainer.is_global_zero:
             for key, figure in self.figures(scores).items():
                 log_figure(loggers, key, figure, trainer.global_step)
             for key, values in self.histograms(scores).items():
                 log_histogram(loggers, key, values, trainer.global_step)
+
+
+def check_keys_differ(callback: RoutingCallback, others: Sequence[RoutingCallback]) -> None:
+    """Refuse two numbers for one key, of which Lightning would log the mean."""
+    for other in others:
+        for key in callback.logged.keys() & other.logged.keys():
+            pair = other.logged[key], callback.logged[key]
+            if not np.array_equal(*pair, equal_nan=True):
+                raise UserError(
+                    f"{type(other).__name__} and {type(callback).__name__} log {key} as {pair[0]:g} and {pair[1]:g}; "
+                    "give both the same settings, or leave one of callbacks.* out"
+                )
 
 
 def subject_of(trainer: Trainer, module: LightningModule) -> Subject:

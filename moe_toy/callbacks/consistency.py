@@ -14,14 +14,15 @@ from moe_toy.runs.curve_keys import CONSISTENCY
 
 
 class SegmentConsistencyCallback(RoutingCallback):
-    """Logs `consistency/srp@{m}` for every segment length m; for those in `detailed`, also per layer and per domain,
-    a histogram over experts, and how much of it is locality: `consistency/above_sequence@{m}` over the same routing
-    with the tokens of each sequence shuffled, `consistency/above_corpus@{m}` over that with all tokens shuffled.
+    """Logs `consistency/srp@{m}` for every segment length m, those in `detailed` among them; for the latter also per
+    layer and per domain, a histogram over experts, and how much of it is locality: `consistency/above_sequence@{m}`
+    over the same routing with the tokens of each sequence shuffled, `consistency/above_corpus@{m}` over that with all
+    tokens shuffled.
     """
 
     def __init__(self, *, segment_lengths: Sequence[PositiveInt], detailed: Sequence[PositiveInt]) -> None:
         super().__init__()
-        self.segment_lengths, self.detailed = tuple(segment_lengths), tuple(detailed)
+        self.segment_lengths, self.detailed = tuple(dict.fromkeys([*segment_lengths, *detailed])), tuple(detailed)
 
     def build(self, subject: Subject) -> dict[str, Metric]:
         shuffled = {f"shuffled@{m}": ShuffledSRP(**subject.sizes, segment_length=m) for m in self.detailed}

@@ -28,9 +28,17 @@ class SaturationCallback(RoutingCallback):
         self.probe_batches, self.per_layer = probe_batches, per_layer
         self.probe: list[dict[str, Tensor]] = []
         self.previous: list[dict[str, Tensor]] = []
+        self.trainer: int | None = None
+        """Whose validations these were, by its number in memory."""
 
     def build(self, subject: Subject) -> dict[str, Metric]:
         return {"saturation": Saturation(**subject.sizes)}
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        super().setup(trainer, module, stage)
+        if self.trainer not in (None, id(trainer)):  # a run before this one, with the same callbacks
+            self.previous = []
+        self.trainer = id(trainer)
 
     def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         super().on_validation_epoch_start(trainer, module)

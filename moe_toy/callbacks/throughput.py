@@ -14,6 +14,7 @@ FIRST_STEPS = 3
 """Slower than those that follow: memory is found, kernels are chosen and compiled."""
 PEAK_TFLOPS = {
     "B200": 2250,
+    "H200 NVL": 835,
     "H200": 989,
     "GH200": 989,
     "H100 NVL": 835,
@@ -28,9 +29,10 @@ PEAK_TFLOPS = {
 
 
 class ThroughputCallback(Callback):
-    """Logs `train/tokens_per_s`, over all ranks and without validation time, and `train/tokens` seen so far; on CUDA
-    `train/memory_gib`, the most that this rank's tensors took since training began, and on a device whose peak in bf16
-    is known, where the precision is that, `train/mfu`, the share of it that the operations of the model are.
+    """Logs `train/tokens_per_s`, over all ranks and without what lies between micro-batches (validation, saving
+    and waiting for data), and `train/tokens` seen so far; on CUDA `train/memory_gib`, the most that this rank's tensors
+    took since training began, and on a device whose peak in bf16 is known, where the precision is that, `train/mfu`,
+    the share of it that the operations of the model are.
 
     A running mean over about `window` micro-batches, also shown in the progress bar. Each of the `FIRST_STEPS` after a
     start speaks for itself alone; the mean begins after them.
@@ -84,10 +86,10 @@ class ThroughputCallback(Callback):
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Floating-point operations per second of the tensor cores of a GPU in bf16; None where they are not known, and in
-    other precisions."""
+    """Floating-point operations per second of the tensor cores of a GPU in bf16; None where they are not known, as of a
+    part of a GPU (MIG), and in other precisions."""
     if not str(precision).startswith("bf16"):
         return None
     words = device_name.replace("-", " ").split()
     known = [name for name in PEAK_TFLOPS if all(word in words for word in name.split())]
-    return PEAK_TFLOPS[max(known, key=len)] * 1e12 if known else None
+    return PEAK_TFLOPS[max(known, key=len)] * 1e12 if known and "MIG" not in words else None

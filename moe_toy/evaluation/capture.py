@@ -68,7 +68,7 @@ def check_fits(limits: Limits, samples: Samples) -> None:
 def record(
     model: LoadedModel, batches: Iterable[Int[Tensor, "batch seq"]], domain: str, tokenizer: Tokenizer
 ) -> RoutingTrace:
-    """One trace of all batches.
+    """One trace of all batches. Raises `UserError` where the model computes NaN.
 
     Its `source` holds the numbers of parameters and, by domain, `loss` in nats per token and `bits_per_byte`; None
     where unknown.
@@ -82,6 +82,11 @@ def record(
             nats += observed.token_losses.double().sum().item()
             targets += observed.token_losses.numel()
             num_bytes += token_bytes[token_ids[:, 1:]].sum().item()
+    if math.isnan(nats):
+        raise UserError(
+            f"the loss of the model on {domain} is NaN, so its routing there means nothing; see whether its weights "
+            "are whole, or load a Hugging Face model with target.dtype=float32"
+        )
     trace = joined(traces)
     source = {
         "total_parameters": model.total_parameters,

@@ -120,11 +120,17 @@ def compact_expert_ids(
 ) -> Int32[Tensor, "layer batch seq k"]:
     """The ids as compiled loops take them, -1 for none. The loops index without looking, so the range is checked."""
     ids = expert_ids.to(torch.int32).contiguous()
+    check_expert_ids(ids, num_experts)
+    return ids
+
+
+def check_expert_ids(expert_ids: Integer[Tensor, "*any"], num_experts: int) -> None:
+    """Raise `UserError` unless every id is that of an expert, or -1."""
+    ids = expert_ids.to(torch.int32)  # torch lacks aminmax for uint16
     if ids.numel():
         low, high = (int(bound) for bound in ids.aminmax())
         if not -1 <= low <= high < num_experts:
             raise UserError(
                 f"expert_ids range over {low}..{high}, but num_experts is {num_experts}; "
-                "pass the number of routed experts of the model"
+                "number experts from 0, and pass how many routed experts the model has"
             )
-    return ids

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from moe_toy.errors import UserError
+from moe_toy.metrics.activation import check_expert_ids
 from moe_toy.routing import RoutingTrace
 
 
@@ -53,13 +54,14 @@ class RoutingMetric(CountingMetric):
         self.num_domains = num_domains
 
     def check(self, trace: RoutingTrace) -> None:
-        """Refuse a trace of another model."""
+        """Refuse a trace of another model, and one whose experts are not numbered from 0."""
         rows = trace.expert_ids.shape[0]
         if (rows, trace.num_experts) != (self.num_layers, self.num_experts):
             raise UserError(
                 f"the trace has {rows} MoE layers of {trace.num_experts} experts, but {type(self).__name__} was "
                 f"made for {self.num_layers} layers of {self.num_experts}; make it with the numbers of the trace"
             )
+        check_expert_ids(trace.expert_ids, self.num_experts)
 
     def domains_of(self, trace: RoutingTrace) -> Int64[Tensor, " batch"]:
         """The domain of every sequence, after checking that the trace fits this metric."""
@@ -68,6 +70,11 @@ class RoutingMetric(CountingMetric):
         if trace.domain_ids is None:
             return torch.zeros(batch, dtype=torch.int64, device=trace.expert_ids.device)
         domain_ids = trace.domain_ids.to(trace.expert_ids.device, torch.int64)
+        if domain_ids.shape != (batch,):
+            raise UserError(
+                f"the trace has {batch} sequences, but domain_ids of shape {tuple(domain_ids.shape)}; "
+                "give the domain of every sequence"
+            )
         if batch and not 0 <= int(domain_ids.min()) <= int(domain_ids.max()) < self.num_domains:
             raise UserError(
                 f"the trace has domain_ids {int(domain_ids.min())}..{int(domain_ids.max())}, but "

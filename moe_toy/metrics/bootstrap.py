@@ -60,7 +60,8 @@ class PoissonResampler:
 
 
 class IndexResampler:
-    """Draws given samples: resample b holds samples `indices[:, b]` of every domain, counted in order of arrival."""
+    """Draws given samples: resample b holds samples `indices[:, b]` of every domain, counted in order of arrival. Each
+    metric needs one of its own."""
 
     def __init__(self, indices: Integer[Tensor, "sample resample"], confidence: float = 0.95) -> None:
         num_samples, self.num_resamples = indices.shape
@@ -76,6 +77,11 @@ class IndexResampler:
         for domain in domains.tolist():
             rows.append(self._seen.get(domain, 0))
             self._seen[domain] = rows[-1] + 1
+        if rows and max(rows) >= len(self._draws):
+            raise UserError(
+                f"there are indices for {len(self._draws)} sequences of a domain, but more were seen; draw more, and "
+                "give every metric an IndexResampler of its own"
+            )
         return self._draws[rows].to(domains.device)
 
 

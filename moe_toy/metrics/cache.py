@@ -54,8 +54,10 @@ class CacheScores:
     """Plain mean over the domains."""
     by_domain: Float64[Tensor, "domain row capacity"]
     interval: Interval | None = None
-    """Of `hit_rate`: plain mean of the domains' bounds, as the paper reports it. None without a resampler."""
+    """Of `hit_rate`: plain mean of the domains' bounds, as the paper reports it; NaN where a domain has none. None
+    without a resampler."""
     interval_by_domain: Interval | None = None
+    """NaN with fewer than two sequences."""
 
     def at_ratio(self, cache_ratio: float, *, by_domain: bool = False) -> Float64[Tensor, "*domain row"]:
         """Hit rate at one cache ratio; NaN if that is no whole number of experts, or more than there are."""
@@ -94,6 +96,14 @@ def cache_hits(
             f"a cache over {num_items} experts and {seq * width} requests per sequence is too large (at most "
             f"{kernel.MAX_ITEMS} and {kernel.MAX_REQUESTS}); cut the sequences or use scope='layer'"
         )
+    most = 2**62 // num_items**2  # the loops sum sizes and multiply them
+    if expert_bytes is not None and (
+        len(expert_bytes) != len(expert_ids) or not 1 <= min(expert_bytes) <= max(expert_bytes) <= most
+    ):
+        raise UserError(
+            f"expert_bytes is {str(expert_bytes)[:60]} for {len(expert_ids)} layers; "
+            "give the bytes of an expert in each"
+        )
     lookups = look_up(
         expert_ids, num_experts, scope=scope, order=order, segment_length=segment_length, prompt_lengths=prompt_lengths
     )
@@ -101,13 +111,12 @@ def cache_hits(
     distinct = torch.zeros(rows, batch, 2, dtype=torch.int64)
     requests, ends, sights, counted = (tensor.numpy() for tensor in lookups)
     sizes = np.array([] if scope == "layer" or expert_bytes is None else expert_bytes, np.int64).repeat(num_experts)
-    counts = sizes, scope == "layer" and prompt_lengths is not None, hits_at.numpy(), distinct.numpy()
+    whole_prompt = scope == "layer" and order == "token" and prompt_lengths is not None
+    counts = sizes, whole_prompt, hits_at.numpy(), distinct.numpy()
     if policy == "lru":
         kernel.count_lru_hits(requests, ends, counted, *counts)
     else:
-        kernel.count_hits(
-            requests, ends, sights, counted, *counts, kernel.POLICIES[policy], order == "layer" and scope == "model"
-        )
+        kernel.count_hits(requests, ends, sights, counted, *counts, kernel.POLICIES[policy], order == "layer")
     hits = hits_at.cumsum(-1)
     total = lookups.counted_requests()
     before, after = distinct.unbind(-1)
@@ -165,6 +174,7 @@ class CacheHitRate(RoutingMetric):
             shape = num_domains, resampler.num_resamples, rows
             self.add_count("resampled_hits", *shape, capacities, dtype=torch.float64)
             self.add_count("resampled_requests", *shape, dtype=torch.float64)
+            self.add_count("sequences", num_domains, rows)
 
     def update(self, trace: RoutingTrace) -> None:
         domains = self.domains_of(trace)
@@ -187,6 +197,7 @@ class CacheHitRate(RoutingMetric):
             weights = self.resampler(trace, domains)
             add_resampled(self.resampled_hits, hits, weights, domains)
             add_resampled(self.resampled_requests, requests, weights, domains)
+            self.sequences.index_add_(0, domains, (requests > 0).long())
 
     def _kept(self, domains: Int64[Tensor, " batch"]) -> Int64[Tensor, " kept"]:
         """Every `sample_stride`-th sequence of each domain."""
@@ -204,8 +215,10 @@ class CacheHitRate(RoutingMetric):
         interval = by_domain_interval = None
         if self.resampler is not None:
             replicates = self.resampled_hits / self.resampled_requests[..., None]
-            by_domain_interval = basic_interval(by_domain, replicates.movedim(1, -1), self.resampler.confidence)
-            interval = Interval(*(bound.nanmean(0) for bound in by_domain_interval))
+            estimate = by_domain.where(self.sequences[..., None] > 1, torch.nan)  # one sequence shows no spread
+            by_domain_interval = basic_interval(estimate, replicates.movedim(1, -1), self.resampler.confidence)
+            counted = ~by_domain.isnan()
+            interval = Interval(*(bound.where(counted, 0.0).sum(0) / counted.sum(0) for bound in by_domain_interval))
         return CacheScores(
             capacity=capacity,
             cache_ratio=capacity.double() / self.width,

@@ -12,7 +12,8 @@ from moe_toy.metrics.base import CountingMetric
 
 @dataclass(frozen=True)
 class LanguageModelScores:
-    """NaN for a domain without targets. Model values are plain means over the domains that have some."""
+    """NaN for a domain without targets. Model values are plain means over the domains that have some; NaN where one of
+    these has a loss of NaN."""
 
     loss: Float[Tensor, ""]
     """Mean cross-entropy in nats per token, the paper's "log PPL"."""
@@ -49,11 +50,12 @@ class LanguageModelLoss(CountingMetric):
     def compute(self) -> LanguageModelScores:
         domain_loss = self.nats / self.tokens
         domain_bits_per_byte = self.nats / math.log(2) / self.bytes
-        loss = domain_loss.nanmean()
+        counted = self.tokens > 0
+        loss = domain_loss.where(counted, 0.0).sum() / counted.sum()
         return LanguageModelScores(
             loss=loss,
             perplexity=loss.exp(),
-            bits_per_byte=domain_bits_per_byte.nanmean(),
+            bits_per_byte=domain_bits_per_byte.where(counted, 0.0).sum() / counted.sum(),
             domain_loss=domain_loss,
             domain_bits_per_byte=domain_bits_per_byte,
         )

@@ -44,10 +44,10 @@ class LoadScores:
     """How many experts were never chosen."""
     dead_fraction: Float64[Tensor, "*pool layer"]
     sequence_max_violation: Float64[Tensor, "*pool layer"]
-    """MaxVio within one sequence, mean over sequences."""
+    """MaxVio within one sequence, mean over the sequences that use an expert of the layer."""
     sequence_cv: Float64[Tensor, "*pool layer"]
     segment_cv: Float64[Tensor, "*pool layer"]
-    """CV within one segment, mean over all overlapping segments."""
+    """CV within one segment, mean over all overlapping segments that use an expert of the layer."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class LoadBalance(RoutingMetric):
 
     counts: Int64[Tensor, "domain layer expert"]
     tokens: Int64[Tensor, " domain"]
-    sequences: Int64[Tensor, " domain"]
-    segments: Int64[Tensor, " domain"]
+    sequences: Int64[Tensor, "domain layer"]
+    segments: Int64[Tensor, "domain layer"]
 
     def __init__(
         self, *, num_layers: int, num_experts: int, num_domains: int = 1, segment_length: int = SEGMENT_LENGTH
@@ -98,9 +98,7 @@ class LoadBalance(RoutingMetric):
         self.segment_length = segment_length
         self.add_count("counts", num_domains, num_layers, num_experts)
         self.add_count("tokens", num_domains)
-        self.add_count("sequences", num_domains)
-        self.add_count("segments", num_domains)
-        for name in ("sequence_max_violation", "sequence_cv", "segment_cv"):
+        for name in ("sequences", "segments", "sequence_max_violation", "sequence_cv", "segment_cv"):
             self.add_count(name, num_domains, num_layers)
 
     def update(self, trace: RoutingTrace) -> None:
@@ -111,13 +109,14 @@ class LoadBalance(RoutingMetric):
             return
         self.counts.index_add_(0, domains, counts)
         self.tokens.index_add_(0, domains, torch.full_like(domains, seq))
-        self.sequences.index_add_(0, domains, torch.ones_like(domains))
-        self.segments.index_add_(0, domains, torch.full_like(domains, max(seq - self.segment_length + 1, 0)))
+        cv = load_cv(counts)
+        self.sequences.index_add_(0, domains, _defined(cv))
         self.sequence_max_violation.index_add_(0, domains, _fixed(max_violation(counts)))
-        self.sequence_cv.index_add_(0, domains, _fixed(load_cv(counts)))
+        self.sequence_cv.index_add_(0, domains, _fixed(cv))
         for layer, ids in enumerate(trace.expert_ids):  # one at a time: the counts of all segments are large
-            uses = segment_counts(ids, self.num_experts, self.segment_length)
-            self.segment_cv[:, layer].index_add_(0, domains, _fixed(load_cv(uses)).sum(-1))
+            cv = load_cv(segment_counts(ids, self.num_experts, self.segment_length))
+            self.segments[:, layer].index_add_(0, domains, _defined(cv).sum(-1))
+            self.segment_cv[:, layer].index_add_(0, domains, _fixed(cv).sum(-1))
 
     def compute(self) -> LoadBalanceScores:
         local = (
@@ -160,9 +159,16 @@ def _scores(
     )
 
 
-def _mean(fixed_sum: Int64[Tensor, "*pool layer"], number: Int64[Tensor, "*pool"]) -> Float64[Tensor, "*pool layer"]:
-    return fixed_sum.double() / FIXED_POINT / number[..., None]
+def _mean(
+    fixed_sum: Int64[Tensor, "*pool layer"], number: Int64[Tensor, "*pool layer"]
+) -> Float64[Tensor, "*pool layer"]:
+    return fixed_sum.double() / FIXED_POINT / number
+
+
+def _defined(values: Float64[Tensor, "*any"]) -> Int64[Tensor, "*any"]:
+    """1 where something was used, 0 where tokens without experts leave nothing to be even or not."""
+    return (~values.isnan()).long()
 
 
 def _fixed(values: Float64[Tensor, "*any"]) -> Int64[Tensor, "*any"]:
-    return (values * FIXED_POINT).round().long()
+    return (values.nan_to_num(0.0) * FIXED_POINT).round().long()

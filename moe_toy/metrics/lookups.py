@@ -17,7 +17,7 @@ Scope = Literal["layer", "model"]
 """One cache per layer, or one cache which all layers share."""
 Order = Literal["token", "layer"]
 """Whether a cache of the whole model is asked for all experts of a token at once, or for one layer after another. One
-cache per layer knows no difference."""
+cache per layer is asked the same; in layer order none of the experts of a token evicts another."""
 
 
 class Lookups(NamedTuple):

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
 from moe_toy.errors import UserError
-from moe_toy.metrics.activation import activation_mask
+from moe_toy.metrics.activation import activation_mask, or_beyond
 from moe_toy.metrics.base import RoutingMetric
 from moe_toy.routing import RoutingTrace
 
@@ -30,9 +31,9 @@ def shared_choices(
     reference_ids: Integer[Tensor, "layer batch seq k"],
     num_experts: int,
 ) -> Int64[Tensor, " layer"]:
-    """How many choices, over all tokens, the two have in common. Order within a token does not matter."""
-    chosen = activation_mask(reference_ids, num_experts).gather(-1, expert_ids.long())
-    return chosen.flatten(1).sum(-1)
+    """How many choices, over all tokens, the two have in common; -1 is none. Order within a token does not matter."""
+    chosen = F.pad(activation_mask(reference_ids, num_experts), (0, 1))  # nobody chose none
+    return chosen.gather(-1, or_beyond(expert_ids, num_experts)).flatten(1).sum(-1)
 
 
 class Saturation(RoutingMetric):
@@ -48,16 +49,19 @@ class Saturation(RoutingMetric):
 
     def update(self, trace: RoutingTrace, reference: RoutingTrace) -> None:
         self.check(trace)
-        if trace.expert_ids.shape != reference.expert_ids.shape or not torch.equal(
-            trace.token_ids.long(), reference.token_ids.to(trace.token_ids.device).long()
+        self.check(reference)
+        if (trace.layer_ids, trace.expert_ids.shape) != (reference.layer_ids, reference.expert_ids.shape) or (
+            trace.token_ids is None
+            or reference.token_ids is None
+            or not torch.equal(trace.token_ids.long(), reference.token_ids.to(trace.token_ids.device).long())
         ):
             raise UserError(
-                "saturation compares the routing of the same tokens, but the two traces hold different ones; "
-                "run both checkpoints on the same batch"
+                "saturation compares the routing of the same tokens in the same layers, but the two traces hold others "
+                "or unknown ones; run both checkpoints on the same batch"
             )
         reference_ids = reference.expert_ids.to(trace.expert_ids.device)
         self.shared += shared_choices(trace.expert_ids, reference_ids, self.num_experts)
-        self.choices += trace.expert_ids[0].numel()
+        self.choices += (trace.expert_ids.long() >= 0).flatten(1).sum(-1)
 
     def compute(self) -> SaturationScores:
         return SaturationScores(

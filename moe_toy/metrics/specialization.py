@@ -34,7 +34,8 @@ class DomainScores:
     preferred_domain: Int64[Tensor, "layer expert"]
     """In which domain the expert is most active, the first of equals; -1 if it is active in none."""
     experts_of: Float64[Tensor, " domain"]
-    """Which share of the experts that are active at all prefers each domain; sums to 1, NaN if none is active."""
+    """Which share of the experts that are active at all prefers each domain; sums to 1. NaN for a domain without a
+    segment, and if no expert is active."""
     domain_correlation: Float64[Tensor, "domain domain"]
     """Pearson correlation, over all experts, of the activation rates in two domains."""
 
@@ -46,7 +47,9 @@ def domain_scores(activation_rate: Float64[Tensor, "domain layer expert"], floor
     mean = activation_rate.where(kept, 0.0).sum(0) / num_kept
     variance = (activation_rate - mean).square().where(kept, 0.0).sum(0) / (num_kept - 1)
     value = (variance.sqrt() / mean).where(num_kept >= 2, torch.nan)
-    preferred = activation_rate.argmax(0).where(activation_rate.amax(0) > 0, -1)
+    without_text = activation_rate.flatten(1).isnan().all(1)
+    known = activation_rate.nan_to_num(0.0)
+    preferred = known.argmax(0).where(known.amax(0) > 0, -1)
     experts_of = torch.stack([(preferred == domain).sum() for domain in range(len(activation_rate))])
     return DomainScores(
         value=value,
@@ -55,7 +58,7 @@ def domain_scores(activation_rate: Float64[Tensor, "domain layer expert"], floor
         undefined_experts=value.isnan().sum(),
         activation_rate=activation_rate,
         preferred_domain=preferred,
-        experts_of=experts_of / (preferred >= 0).sum().double(),
+        experts_of=(experts_of / (preferred >= 0).sum().double()).masked_fill(without_text, torch.nan),
         domain_correlation=correlation_matrix(activation_rate),
     )
 

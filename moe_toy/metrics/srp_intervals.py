@@ -18,7 +18,8 @@ from moe_toy.routing import RoutingTrace
 
 @dataclass(frozen=True)
 class SRPIntervals:
-    """Bounds of the fields of `SRPScores` with the same name. NaN with fewer than two sequences."""
+    """Bounds of the fields of `SRPScores` with the same name. NaN with fewer than two sequences that hold a
+    segment."""
 
     model: Interval
     layer: Interval
@@ -63,6 +64,9 @@ class SRPBootstrap(RoutingMetric):
 
     def update(self, trace: RoutingTrace) -> None:
         domains = self.domains_of(trace)
+        weights = self.resampler(trace, domains)
+        if trace.sequence_length < self.segment_length:
+            return
         batch = len(domains)
         histogram = segment_histogram(
             trace.expert_ids,
@@ -72,7 +76,6 @@ class SRPBootstrap(RoutingMetric):
             batch,
             pool_experts=not self.experts,
         )
-        weights = self.resampler(trace, domains)
         self.histogram.index_add_(0, domains, histogram)
         self.sequences.index_add_(0, domains, torch.ones_like(domains))
         add_resampled(self.resampled, histogram, weights, domains)

@@ -56,7 +56,7 @@ class Pass:
         """Raises `UserError` if the trace, the `number`-th, is of another model than the first."""
         if _model(trace) != self._model:
             raise UserError(
-                f"trace {number} is of another model than trace 0: (layers, experts, experts per token, vocabulary, "
+                f"trace {number} is of another model than trace 0: (layer_ids, experts, experts per token, vocabulary, "
                 f"has predictions, has domains, has token ids, expert sizes) ="
                 f" {_model(trace)}, not {self._model}; analyze one model at a time"
             )
@@ -120,7 +120,6 @@ def long_table(
 
 def _model(trace: RoutingTrace) -> tuple[Any, ...]:
     """What traces must have in common."""
-    layers, _, _, k = trace.expert_ids.shape
     has = (trace.predicted_ids is not None, trace.domain_ids is not None, trace.token_ids is not None)
     has += (trace.expert_bytes,)
-    return layers, trace.num_experts, k, trace.vocab_size, *has
+    return tuple(trace.layer_ids), trace.num_experts, trace.expert_ids.shape[3], trace.vocab_size, *has

@@ -29,7 +29,8 @@ def expert_by_domain(
     panels = list(axes.flat[: len(layer_ids)])
     for axis, layer, rates in zip(panels, layer_ids, activation_rate.cpu().unbind(1), strict=True):
         relative = (rates / rates.mean(-1, keepdim=True)).log2().clamp(-3, 3)
-        home = rates.argmax(0) * 2 - rates.amax(0)  # by domain, strongest first
+        known = rates.nan_to_num(0.0)  # a domain without text has no rates
+        home = known.argmax(0) * 2 - known.amax(0)  # by domain, strongest first
         picture = axis.imshow(
             relative[:, torch.argsort(home)].numpy(),
             cmap="RdBu_r",

@@ -40,7 +40,7 @@ def read(path: Path) -> Requests:
         raise UserError(f"{path}: 'routed_experts' has shape {experts.shape}; it must be [token, layer, k]")
     if experts.ndim == 4:
         experts, token_ids, arrays["lengths"] = _packed(path, experts, token_ids, arrays.get("lengths"))
-    lengths = arrays.get("lengths", np.array([len(experts)])).reshape(-1)
+    lengths = arrays.get("lengths", np.array([len(experts)])).reshape(-1).astype(np.int64)  # they are added to
     _check_lengths(path, lengths, len(experts))
     if token_ids is not None:
         token_ids = _fed_tokens(path, token_ids.reshape(-1), lengths, len(experts))

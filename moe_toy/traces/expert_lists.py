@@ -34,8 +34,8 @@ def columns_of(head: bytes) -> list[str]:
 
 
 def read(path: Path) -> Requests:
-    numbered = ((number, text) for number, text in lines(path) if not text.startswith("#"))
-    _, header = next(numbered)
+    numbered = lines(path)
+    header = next(text for _, text in numbered if not text.startswith("#"))
     columns = columns_of(header.encode())
     places = {
         "request": _place(columns, REQUEST),
@@ -47,6 +47,8 @@ def read(path: Path) -> Requests:
     found: dict[str, list] = {"request": [], "token": [], "layer": [], "experts": [], "lines": [], "prompt": []}
     for number, text in numbered:
         cells = _cells(text, f"{path}: line {number}")
+        if text.startswith("#") and len(cells) != len(columns):
+            continue  # a comment; with as many cells it is a row whose first one is the text of a token
         if len(cells) != len(columns):
             raise UserError(
                 f"{path}: line {number} has {len(cells)} cells, the header {len(columns)}; put lists into quotes"

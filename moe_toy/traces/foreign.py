@@ -12,7 +12,7 @@ from moe_toy.errors import UserError
 from moe_toy.routing import RoutingTrace
 from moe_toy.traces import arrays, expert_lists, json_lines, route_csv
 from moe_toy.traces.contents import bare_name, head
-from moe_toy.traces.requests import Requests, cleaned
+from moe_toy.traces.requests import Requests, cleaned, with_answers
 
 log = logging.getLogger(__name__)
 IMPORTERS = (arrays, json_lines, route_csv, expert_lists)
@@ -27,6 +27,7 @@ def import_traces(
     requests = cleaned(read(path), path, num_experts, keep_constant_layers=keep_constant_layers)
     if sequence_length is not None:
         requests = _blocks(requests, path, sequence_length)
+    requests = with_answers(requests, path)
     lengths = np.array([len(ids) for ids in requests.experts])
     return [_trace(requests, np.flatnonzero(lengths == n), path) for n in sorted(set(lengths.tolist()), reverse=True)]
 

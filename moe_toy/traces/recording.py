@@ -32,7 +32,8 @@ class Recording:
                 f"{file} holds {batch} sequences of {seq} tokens in {len(trace.layer_ids)} layers; remove it"
             )
         if trace.domain_ids is None:
-            return self._numbers.common(trace.with_domains(torch.zeros(batch, dtype=torch.int64), (file.stem,)))
+            one_name = trace.domains or (file.stem,)
+            return self._numbers.common(trace.with_domains(torch.zeros(batch, dtype=torch.int64), one_name))
         names = trace.domains or tuple(str(d) for d in range(int(trace.domain_ids.long().max()) + 1))
         return self._numbers.common(trace.with_domains(trace.domain_ids, names))
 

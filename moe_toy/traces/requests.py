@@ -86,14 +86,19 @@ def cleaned(requests: Requests, path: Path, num_experts: int | None, *, keep_con
                 f"{where} names an expert twice in layer {requests.layer_ids[layer]}: "
                 f"{ids[token, layer].tolist()}; record the routing again"
             )
-    prompts = requests.prompt_lengths
-    if prompts and prompts == [len(ids) for ids in requests.experts]:
-        log.warning("%s: all tokens are of prompts; they are counted as those of answers are", path)
-        requests = replace(requests, prompt_lengths=None)
     ordered = requests.ordered and not in_ascending_order(requests.experts)
     if not ordered:
         log.info("%s: experts stand in no order of rank; what needs the best one is left out", path)
     return replace(requests, num_experts=num_experts, ordered=ordered)
+
+
+def with_answers(requests: Requests, path: Path) -> Requests:
+    """Where nothing but prompts would be left, nothing would be counted."""
+    prompts = requests.prompt_lengths
+    if prompts and prompts == [len(ids) for ids in requests.experts]:
+        log.warning("%s: all tokens are of prompts; they are counted as those of answers are", path)
+        return replace(requests, prompt_lengths=None)
+    return requests
 
 
 def without_missing_tokens(requests: Requests, path: Path) -> Requests:

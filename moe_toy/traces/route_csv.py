@@ -10,8 +10,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from moe_toy.errors import UserError
 from moe_toy.traces.contents import lines
 from moe_toy.traces.expert_lists import columns_of
@@ -27,11 +25,11 @@ def recognise(head: bytes) -> bool:
 
 
 def read(path: Path) -> Requests:
-    """A request for each turn."""
+    """A request for each turn; a prompt that follows an answer begins another."""
     num_experts, sizes, columns = None, {}, None
     chosen: dict[tuple[int, int, int], dict[int, int]] = {}
     first: dict[tuple[int, int, int], int] = {}
-    prompts: dict[int, int] = {}
+    in_prompt: dict[tuple[int, int, int], bool] = {}
     for number, text in lines(path):
         if text.startswith("#"):
             said = {name: int(value) for name, value in re.findall(r"(\w+)=(\d{1,12})\b", text)}
@@ -50,14 +48,13 @@ def read(path: Path) -> Requests:
             raise UserError(f"{path}: line {number} is {text[:60]!r}; it must hold numbers for {columns}") from None
         if min(turn, step, layer, slot) < 0 or not all(map(is_id, (turn, step, layer, slot, expert))):
             raise UserError(f"{path}: line {number} is {text[:60]!r}; its numbers must be from 0 and below 2³¹")
-        if phase > 1:
+        if phase not in (0, 1):
             raise UserError(f"{path}: line {number} is of phase {phase}; it must be 0, the prompt, or 1, the answer")
         if slot in chosen.setdefault((turn, step, layer), {}):
             raise UserError(f"{path}: line {number} repeats slot {slot} of step {step}, layer {layer}; record again")
         chosen[turn, step, layer][slot] = expert
         first.setdefault((turn, step, layer), number)
-        if phase == 0:
-            prompts[turn] = max(prompts.get(turn, 0), step + 1)
+        in_prompt[turn, step, layer] = phase == 0
     keys = list(chosen)
     requests = requests_of(
         path,
@@ -66,16 +63,11 @@ def read(path: Path) -> Requests:
         layer=[layer for _, _, layer in keys],
         experts=[[expert for _, expert in sorted(chosen[key].items())] for key in keys],
         lines=[first[key] for key in keys],
+        prompt=[in_prompt[key] for key in keys],
     )
     sized = set(requests.layer_ids) <= set(sizes) and 0 not in sizes.values()
-    at = {number: key for key, number in first.items()}
-    starts = [at[int(rows[0].min())] for rows in requests.rows]
     return replace(
         requests,
         num_experts=num_experts,
         expert_bytes=tuple(sizes[layer] for layer in requests.layer_ids) if sized else None,
-        prompt_lengths=[
-            int(np.clip(prompts.get(turn, 0) - step, 0, len(ids)))
-            for (turn, step, _), ids in zip(starts, requests.experts, strict=True)
-        ],
     )

@@ -49,6 +49,14 @@ def requests_of(
         _check_all_layers_repeat(table, path)
         again = table.groupby("request")["pass"].max()
         log.warning("%s: %d requests begin again under their names; each time is a request", path, (again > 0).sum())
+        starts = table.groupby(["request", "pass"]).token.min()
+        if later := int((starts > starts.groupby("request").transform("first")).sum()):
+            log.warning(
+                "%s: %d times a request goes back to another token than its first; requests that ran at once are mixed "
+                "where rows do not name them (req_id)",
+                path,
+                later,
+            )
     layers, column = np.unique(table.layer, return_inverse=True)
     keys = table[["request", "pass", "token"]].to_numpy()
     tokens, place = np.unique(keys, axis=0, return_inverse=True)

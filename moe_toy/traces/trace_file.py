@@ -72,8 +72,8 @@ def save_trace(trace: RoutingTrace, path: str | os.PathLike[str]) -> None:
         "format": FORMAT,
         "num_experts": str(trace.num_experts),
         "layer_ids": json.dumps(trace.layer_ids),
-        "domains": json.dumps(trace.domains),
-        "source": json.dumps(trace.source),
+        "domains": json.dumps([str(name) for name in trace.domains]),
+        "source": json.dumps(trace.source, default=_number_or_text),
     }
     if trace.vocab_size is not None:
         metadata["vocab_size"] = str(trace.vocab_size)
@@ -115,12 +115,17 @@ def load_trace(path: str | os.PathLike[str]) -> RoutingTrace:
     return trace
 
 
+def _number_or_text(value: Any) -> Any:
+    """A single number of numpy or torch as such; a type, a path and the like as they are printed."""
+    return value.item() if getattr(value, "shape", None) == () else str(value)
+
+
 def check_format(path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
     """Refuse a trace of another version."""
     if metadata.get("format") != FORMAT:
         raise UserError(
             f"{path}: metadata 'format' is {metadata.get('format')!r}, but this version reads {FORMAT!r}; "
-            "write the trace with RoutingTrace.save"
+            "write the trace again, with save_trace"
         )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from moe_toy.callbacks import base
 from moe_toy.callbacks.base import MOST_KEYS, MOST_LAYERS, RoutingCallback, by_layer
+from moe_toy.callbacks.caches import CacheCallback
+from moe_toy.callbacks.consistency import SegmentConsistencyCallback
+from moe_toy.errors import UserError
 from tests.metrics.conftest import random_trace
 from tests.paths import CONF, ROOT
 
@@ -63,6 +68,42 @@ def test_domains_may_be_called_what_they_like(subject):
     logged = log_all(subject, 3, ("layer_00", "domain", "layer_01"))
     assert logged["consistency/srp@16/layer_00"] != logged["consistency/srp@16/domain/layer_00"]
     assert {"specialization/experts_of/layer_00", "val/loss/domain/domain"} <= logged.keys()
+
+
+def test_a_callback_used_again_names_the_domains_of_its_new_data(trainer, recorder, monkeypatch, subject, trace):
+    """As in a notebook, with one list of callbacks for the trainers of several models."""
+    callback = SegmentConsistencyCallback(segment_lengths=[4], detailed=[4])
+    for domains in (("a", "b", "c"), ("x", "y", "z")):
+        monkeypatch.setattr(base, "subject_of", lambda *of, names=domains: replace(subject, domains=names))
+        callback.setup(trainer, recorder, "fit")
+        callback.on_validation_epoch_start(trainer, recorder)
+        callback.on_validation_batch_end(trainer, recorder, {"trace": trace}, None, 0)
+        callback.on_validation_epoch_end(trainer, recorder)
+        assert {f"consistency/srp@4/domain/{name}" for name in domains} <= recorder.logged[-1].keys()
+
+
+@pytest.fixture
+def hooked(trainer, recorder, monkeypatch, subject):
+    """What the hooks of a callback are given."""
+    monkeypatch.setattr(base, "subject_of", lambda *of: subject)
+    return trainer, recorder
+
+
+@pytest.mark.parametrize(("stride", "refused"), [(1, False), (2, True)], ids=["the same", "another stride"])
+def test_one_key_for_two_numbers_is_refused(hooked, trace, stride, refused):
+    of_all, of_some = (
+        CacheCallback(segment_length=4, cache_ratios={"lru": [1, ratio]}, sample_stride=every)
+        for ratio, every in ((2, 1), (3, stride))
+    )
+    hooked[0].callbacks += [of_all, of_some]
+    for _ in range(2):
+        for callback in (of_all, of_some):
+            callback.on_validation_epoch_start(*hooked)
+            callback.on_validation_batch_end(*hooked, {"trace": trace}, None, 0)
+        of_all.on_validation_epoch_end(*hooked)
+        with pytest.raises(UserError, match="log cache/lru/ratio_1 as") if refused else nullcontext():
+            of_some.on_validation_epoch_end(*hooked)
+        trace = replace(trace, expert_ids=trace.expert_ids.roll(1, 2))  # what is logged later may differ
 
 
 def test_of_very_many_layers_as_many_from_the_first_to_the_last_are_logged(subject):

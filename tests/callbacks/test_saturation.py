@@ -1,3 +1,4 @@
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,13 @@ def test_a_resumed_run_goes_on_with_its_curve(validate, trace):
     resumed = SaturationCallback(probe_batches=2, per_layer=False)
     resumed.load_state_dict(first.state_dict())
     assert validate(resumed, trace)["router/saturation"] == 1
+
+
+def test_the_validations_of_another_trainer_are_not_compared(validate, trace, trainer, recorder):
+    callback, other = SaturationCallback(probe_batches=2, per_layer=False), copy(trainer)
+    for used, compared in ((trainer, False), (trainer, True), (other, False)):
+        callback.setup(used, recorder, "validate")
+        assert (validate(callback, trace) is not None) == compared
 
 
 def test_other_text_is_not_compared(validate, trace):

@@ -42,6 +42,13 @@ def test_the_loss_is_that_of_next_tokens_and_of_their_bytes(model, samples):
     assert trace.source["bits_per_byte"]["fruit"] == pytest.approx(bits, rel=1e-5)
 
 
+def test_a_model_that_computes_nan_is_refused(samples):
+    broken = tiny_model("mixtral")
+    torch.nn.init.constant_(broken.lm_head.weight, torch.nan)
+    with pytest.raises(UserError, match="the loss of the model on fruit is NaN"):
+        record(PretrainedModel(broken, family_of("mixtral")), samples.batches("fruit", 3), "fruit", samples.tokenizer)
+
+
 def test_a_tokenizer_that_is_not_byte_level_gives_no_bits_per_byte(model, texts, tmp_path):
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "</s>": 1, "fig": 2}, unk_token="<unk>"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

@@ -160,12 +160,13 @@ def test_long_segments_are_left_out_of_srp(make_trace):
     [
         (lambda trace: [], "there is no trace to analyze"),
         (lambda trace: [trace, replace(trace, vocab_size=30)], "trace 1 is of another model than trace 0"),
+        (lambda trace: [trace, replace(trace, layer_ids=(2, 3))], "trace 1 is of another model than trace 0"),
         (
             lambda trace: [trace, replace(trace, expert_ids=torch.zeros_like(trace.expert_ids))],
             "trace 1: 'expert_ids' names expert 0 twice at layer 0, batch 0, seq 0",
         ),
     ],
-    ids=["none", "another model", "damaged"],
+    ids=["none", "another model", "other layers", "damaged"],
 )
 def test_unusable_traces_are_refused(make_trace, traces, message):
     with pytest.raises(UserError, match=message):

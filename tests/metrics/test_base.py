@@ -116,6 +116,21 @@ def test_domain_out_of_range_is_refused(make_trace):
         metric.update(make_trace())
 
 
+def test_domains_of_other_sequences_are_refused(make_trace):
+    trace = make_trace()
+    object.__setattr__(trace, "domain_ids", torch.tensor([0, 1]))  # past the checks of shapes, which only tests have
+    with pytest.raises(ValueError, match=r"6 sequences, but domain_ids of shape \(2,\)"):
+        SRP(**SIZES, num_domains=3).update(trace)
+
+
+@pytest.mark.parametrize("make", METRICS.values(), ids=METRICS)
+def test_experts_numbered_from_one_are_refused(make_trace, make):
+    """Those of number num_experts would be taken for none."""
+    trace = make_trace()
+    with pytest.raises(ValueError, match=r"expert_ids range over 1\.\.6, but num_experts is 6"):
+        make().update(type(trace)(**{**vars(trace), "expert_ids": trace.expert_ids + 1}))
+
+
 COMPILE = """
 import torch
 from moe_toy.metrics import cache_hits

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe_toy.errors import UserError
 from moe_toy.metrics import CacheHitRate, IndexResampler, PoissonResampler, SRPBootstrap, basic_interval
 from moe_toy.metrics.srp_intervals import SRPIntervals
 
@@ -108,6 +109,38 @@ def test_single_sequence_has_no_interval(make_trace):
     metric = SRPBootstrap(num_layers=2, num_experts=6, num_domains=3, resampler=PoissonResampler(100))
     metric.update(trace)
     assert all(bound.isnan() for bound in metric.compute().model)
+
+
+def test_sequences_shorter_than_a_segment_show_no_spread(make_trace):
+    metric = SRPBootstrap(num_layers=2, num_experts=6, num_domains=3, resampler=PoissonResampler(100))
+    metric.update(make_trace(batch=1))
+    metric.update(make_trace(batch=9, seq=15))
+    assert all(bound.isnan() for bound in metric.compute().model)
+
+
+def test_caches_of_a_single_sequence_have_no_interval(make_trace):
+    """Of three domains the first has three sequences, of which a stride of 2 keeps two; the second has two, of which it
+    keeps one; the last has none."""
+    options = {"num_layers": 2, "num_experts": 6, "top_k": 2, "num_domains": 3, "sample_stride": 2}
+    metric = CacheHitRate(**options, resampler=PoissonResampler(100))
+    both = make_trace(batch=5)
+    metric.update(both.select(slice(3)).with_domains(torch.zeros(3, dtype=torch.int64)))
+    low = metric.compute().interval.low
+    assert (low < metric.compute().hit_rate)[:, 0].all()
+    metric.reset()
+    metric.update(both.with_domains(torch.tensor([0, 0, 0, 1, 1])))
+    got = metric.compute()
+    torch.testing.assert_close(got.interval_by_domain.low[0], low, rtol=0, atol=0)
+    assert got.interval_by_domain.low[1:].isnan().all()
+    assert got.interval.low.isnan().all()  # of a mean over both
+
+
+def test_indices_serve_one_metric_once(make_trace):
+    """Each metric counts the sequences that it has seen."""
+    resampler, trace = IndexResampler(torch.zeros(6, 100, dtype=torch.int64)), make_trace(domains=1)
+    SRPBootstrap(num_layers=2, num_experts=6, segment_length=4, resampler=resampler).update(trace)
+    with pytest.raises(UserError, match=r"indices for 6 sequences of a domain.* of its own"):
+        SRPBootstrap(num_layers=2, num_experts=6, segment_length=16, resampler=resampler).update(trace)
 
 
 def test_too_few_resamples_are_refused():

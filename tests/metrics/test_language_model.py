@@ -32,6 +32,15 @@ def test_the_model_value_is_the_mean_over_domains_that_have_text():
     assert scores.perplexity.item() == pytest.approx(math.exp(2.0))
 
 
+def test_a_loss_of_nan_is_not_passed_over():
+    metric = make_metric()
+    losses = torch.tensor([[1.0, math.nan], [1.0, 2.0]])
+    metric.update(losses, torch.ones(2, 3, dtype=torch.long), torch.tensor([0, 1]))
+    scores = metric.compute()
+    assert scores.domain_loss.isnan().tolist() == [True, False, True]
+    assert all(score.isnan() for score in (scores.loss, scores.perplexity, scores.bits_per_byte))
+
+
 def test_batch_by_batch_equals_all_at_once():
     losses, token_ids, domain_ids = torch.rand(6, 4), torch.randint(1, 3, (6, 5)), torch.tensor([0, 0, 1, 1, 2, 2])
     at_once, batches = make_metric(), make_metric()

@@ -1,5 +1,7 @@
 """Balance over everything, per sequence and per segment."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,15 @@ def test_effective_experts_are_those_that_evenly_used_would_have_the_entropy():
         ids = torch.tensor(chosen).view(1, 1, 4, 1)
         metric.update(RoutingTrace(expert_ids=ids, token_ids=ids[0, ..., 0], num_experts=4, layer_ids=(0,)))
         assert metric.compute().overall.effective_experts.item() == pytest.approx(expected)
+
+
+def test_what_uses_no_expert_is_neither_even_nor_uneven(trace_of, make_trace):
+    """Two of the four segments hold no expert, and count for nothing."""
+    got = scores(replace(trace_of([(-1,), (-1,), (-1,), (0,), (1,)], 2), padded=True), segment_length=2).overall
+    assert got.segment_cv == pytest.approx(1 / 2)  # of (none, 0), (0, 1)
+    idle = make_trace(batch=2)
+    idle = replace(idle, expert_ids=idle.expert_ids.index_fill(1, torch.tensor(0), -1), padded=True)
+    alone, beside = (scores(trace, num_domains=3).overall for trace in (idle.select(slice(1, 2)), idle))
+    for name in ("sequence_cv", "sequence_max_violation", "segment_cv"):
+        torch.testing.assert_close(getattr(beside, name), getattr(alone, name), rtol=0, atol=0)
+        assert getattr(scores(idle.select(slice(1)), num_domains=3).overall, name).isnan().all()

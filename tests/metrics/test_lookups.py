@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moe_toy.errors import UserError
 from moe_toy.metrics import cache_hits
 
 POLICIES = ["sch", "lru", "lfu", "belady"]
@@ -149,6 +150,13 @@ def test_capacity_is_in_experts_of_mean_size_where_layers_differ():
     assert got[0, 0, 1:].tolist() == expected
     of_one_size, _ = cache_hits(ids, 2, policy="lru", scope="model", cold="miss", order="layer")
     assert not torch.equal(got, of_one_size)
+
+
+@pytest.mark.parametrize("sizes", [[10], [10, 0], [10, 2**60], [10, 2**70]], ids=str)
+def test_sizes_that_are_not_those_of_the_layers_are_refused(sizes):
+    """The compiled loops would read beyond them, or their sums would overflow."""
+    with pytest.raises(UserError, match="for 2 layers; give the bytes of an expert in each"):
+        cache_hits(torch.zeros(2, 1, 4, 1).long(), 2, policy="lru", scope="model", expert_bytes=sizes)
 
 
 def test_a_prompt_warms_a_cache_of_one_layer_whole(trace_of):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from moe_toy.errors import UserError
 from moe_toy.metrics import Saturation
 
 
@@ -26,6 +27,20 @@ def test_order_of_experts_does_not_matter(make_trace):
 def test_undefined_without_tokens(make_trace):
     trace = make_trace(batch=0)
     assert score(trace, trace).model.isnan()
+
+
+def test_a_token_without_expert_chooses_nothing(trace_of):
+    trace, reference = trace_of([(0, 1), (2, -1), (-1, -1)], 4), trace_of([(1, -1), (0, -1), (2, 3)], 4)
+    assert score(trace, reference).model.item() == pytest.approx(1 / 3)
+
+
+def test_other_layers_and_unknown_tokens_are_refused(make_trace):
+    trace = make_trace()
+    for reference in (replace(trace, layer_ids=(2, 3)), replace(trace, token_ids=None)):
+        with pytest.raises(UserError, match="run both checkpoints on the same batch"):
+            score(trace, reference)
+    with pytest.raises(UserError, match="the trace has 2 MoE layers of 7 experts"):
+        score(trace, replace(trace, num_experts=7))
 
 
 def test_other_tokens_are_refused(make_trace):

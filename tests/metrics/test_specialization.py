@@ -57,3 +57,10 @@ def test_experts_prefer_the_domain_in_which_they_are_most_active_the_first_of_eq
     assert scores.preferred_domain.tolist() == [[0, -1, 0, 1]]
     assert scores.experts_of.tolist() == pytest.approx([2 / 3, 1 / 3])
     assert domain_scores(torch.zeros_like(rate)).experts_of.isnan().all()
+
+
+def test_a_domain_without_text_takes_no_domain_from_an_expert():
+    rate = torch.tensor([[[0.5, 0.1]], [[torch.nan] * 2], [[0.3, 0.2]]], dtype=torch.float64)
+    scores = domain_scores(rate)
+    assert scores.preferred_domain.tolist() == [[0, 2]]
+    assert scores.experts_of.tolist() == pytest.approx([0.5, torch.nan, 0.5], nan_ok=True)

@@ -75,6 +75,25 @@ def test_an_empty_cache_is_refused():
         ExpertCache(0, Lru())
 
 
+@pytest.mark.parametrize("prompt", [0, 6])
+@pytest.mark.parametrize("scope", ["model", "layer"])
+@pytest.mark.parametrize("policy", ["lru", "lfu", "belady"])
+def test_the_simulator_misses_what_the_metrics_count(policy, scope, prompt):
+    import torch
+
+    from moe_toy.metrics import cache_hits
+
+    layers, experts, k = 2, 5, 2
+    ids = torch.rand(layers, 20, experts, generator=torch.Generator().manual_seed(0)).argsort(-1)[..., :k]
+    options = {"policy": policy, "scope": scope, "cold": "miss", "order": "layer"}
+    hits, requests = cache_hits(ids[:, None], experts, **options, prompt_lengths=torch.tensor([prompt]))
+    caches = layers if scope == "layer" else 1
+    for capacity in range(k, hits.shape[-1] + 1):
+        missed = simulate(policy, lookups_of(ids, experts, prompt), caches * capacity, layers, scope)
+        answers = missed.reshape(-1, layers)[min(prompt, 1) :]  # the prompt is one step
+        assert answers.sum() == (requests.sum() - hits[..., capacity - 1].sum()).item()
+
+
 def test_lookups_go_layer_by_layer_and_a_prompt_asks_once():
     import torch
 

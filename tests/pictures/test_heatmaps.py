@@ -15,6 +15,12 @@ def test_specialists_line_up_with_their_domains():
     assert picture.max() <= 3
 
 
+def test_a_domain_without_text_does_not_mix_up_the_others():
+    rates = torch.tensor([[torch.nan] * 3, [0.0, 0.9, 0.1], [0.8, 0.1, 0.1]]).double()[:, None]
+    picture = expert_by_domain(rates, ["a", "b", "c"], layer_ids=[4]).axes[0].images[0].get_array()
+    assert picture[1:].argmax(1).tolist() == [0, 2]  # of "b" expert 1 first, then 2, then of "c" expert 0
+
+
 def test_an_odd_number_of_layers_leaves_no_empty_panel():
     figure = expert_by_domain(torch.rand(2, 3, 4, dtype=torch.float64), ["a", "b"], layer_ids=[0, 1, 2])
     assert len([axis for axis in figure.axes if axis.images]) == 3

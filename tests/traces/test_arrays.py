@@ -48,6 +48,16 @@ def test_sequences_are_never_mixed_and_their_last_tokens_have_no_routing(tmp_pat
     assert torch.equal(trace.expert_ids[0, 1], torch.from_numpy(routed[5:9, 1].astype(np.int64)))
 
 
+@pytest.mark.parametrize(("longest", "dtype"), [(127, np.int8), (255, np.uint8)], ids=["int8", "uint8"])
+def test_lengths_of_any_integer_type(tmp_path, longest, dtype):
+    """The longest has a last token more, which its type does not count up to."""
+    experts = np.random.default_rng(0).random((3 + longest, LAYERS, EXPERTS)).argsort(-1)[..., :K]
+    token_ids = np.concatenate([np.arange(4), 100 + np.arange(longest + 1)])
+    arrays = {"routed_experts": experts, "token_ids": token_ids, "lengths": np.array([3, longest], dtype)}
+    trace = imported(tmp_path / "a.npz", arrays, length=longest)
+    assert trace.token_ids.tolist() == [list(range(100, 100 + longest))]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -238,6 +238,8 @@ def test_a_folder_may_mix_tokens_with_fewer_experts_and_without(tmp_path, chosen
     ]
     assert joined(traces).padded
     joined(traces).check()
+    many = replace(traces[0], expert_ids=traces[0].expert_ids.to(torch.uint16), num_experts=384)
+    assert torch.equal(joined([many, replace(traces[1], num_experts=384)]).expert_ids, joined(traces).expert_ids)
     load = analyze(traces, segment_lengths=(4,), cache_stride=1)["load"]
     rates = load[load.domain.isna()].groupby("layer").activation_rate.sum()
     np.testing.assert_allclose(rates, [2, 35 / 18])
@@ -344,6 +346,20 @@ def test_a_prompt_after_an_answer_begins_a_request(tmp_path, chosen, caplog):
     assert (long.prompt_lengths.tolist(), short.prompt_lengths.tolist()) == ([2], [2])
 
 
+def test_a_prompt_after_an_answer_begins_a_request_in_the_csv_of_an_engine_too(tmp_path, chosen):
+    rows = [
+        f"{int(t not in (0, 1, 5, 6))},{t},{layer},{slot},{chosen[t, layer, slot]}"
+        for t in range(9)
+        for layer in range(LAYERS)
+        for slot in range(K)
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["phase,step,layer,slot,expert", *rows]))
+    long, short = import_traces(tmp_path / "a.csv", num_experts=EXPERTS)
+    assert np.array_equal(of(long), chosen[:5])
+    assert np.array_equal(of(short), chosen[5:])
+    assert (long.prompt_lengths.tolist(), short.prompt_lengths.tolist()) == ([2], [2])
+
+
 def test_answers_that_are_numbered_anew_are_refused(tmp_path, chosen):
     """They would be requests whose caches are cold."""
     rows = [row | {"token_idx": row["token_idx"] % 4} for row in phased(chosen[:8])]
@@ -357,6 +373,9 @@ def test_an_unknown_phase_is_refused_with_its_line(tmp_path, chosen):
     with pytest.raises(UserError, match=r"a.jsonl: line 4 has the phase 'warmup'; it must be one of prompt, "):
         only(write_json(tmp_path / "a.jsonl", rows))
     (tmp_path / "a.csv").write_text("turn,phase,step,layer,slot,expert\n0,0,0,0,0,1\n0,3,1,0,0,2\n")
+    (tmp_path / "b.csv").write_text("turn,phase,step,layer,slot,expert\n0,-1,0,0,0,1\n")
+    with pytest.raises(UserError, match=r"b.csv: line 2 is of phase -1"):
+        only(tmp_path / "b.csv")
     with pytest.raises(UserError, match=r"a.csv: line 3 is of phase 3"):
         only(tmp_path / "a.csv")
 
@@ -364,6 +383,14 @@ def test_an_unknown_phase_is_refused_with_its_line(tmp_path, chosen):
 def test_a_recording_of_prompts_only_is_counted_as_one_of_answers(tmp_path, chosen, caplog):
     rows = [row | {"phase": "prefill"} for row in json_rows(chosen)]
     assert only(write_json(tmp_path / "a.jsonl", rows)).prompt_lengths is None
+    assert "all tokens are of prompts" in caplog.text
+
+
+def test_blocks_that_hold_prompts_only_are_counted_as_answers(tmp_path, chosen, caplog):
+    """The one token of the answer fills no block."""
+    arrays = {"lengths": np.array([9]), "prompt_lengths": np.array([8])}
+    np.savez(tmp_path / "a.npz", routed_experts=chosen, **arrays)
+    assert only(tmp_path / "a.npz", sequence_length=4).prompt_lengths is None
     assert "all tokens are of prompts" in caplog.text
 
 
@@ -379,6 +406,17 @@ def test_requests_that_begin_again_are_told(tmp_path, chosen, caplog):
     rows = json_rows(chosen) + json_rows(chosen[:4])
     assert len(import_traces(write_json(tmp_path / "a.jsonl", rows), num_experts=EXPERTS)) == 2
     assert "1 requests begin again" in caplog.text
+    assert "mixed" not in caplog.text
+
+
+def test_requests_that_ran_at_once_without_names_are_told(tmp_path, chosen, caplog):
+    """Prompts one after another, then answers token by token in turn."""
+    prompt, answers = json_rows(chosen[:4]), json_rows(chosen)[4 * LAYERS :]
+    in_turn = [row for at in range(0, len(answers), LAYERS) for row in answers[at : at + LAYERS] * 2]
+    rows = [{name: value for name, value in row.items() if name != "req_id"} for row in prompt * 2 + in_turn]
+    import_traces(write_json(tmp_path / "a.jsonl", rows), num_experts=EXPERTS)
+    assert "5 times a request goes back to another token than its first" in caplog.text
+    assert "mixed" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", gzip.compress(b"")], ids=["nothing", "blank", "gzip"])
@@ -386,6 +424,13 @@ def test_an_empty_file_is_told_so(tmp_path, content):
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=r"a.jsonl is empty; record it again"):
         only(tmp_path / "a.jsonl")
+
+
+def test_a_token_that_is_a_hash_is_no_comment(tmp_path):
+    tokens = ["The", "#", "##ing", "# 1", "end"]
+    rows = [f'{token},{layer},"[{i}, {i + 1}]"' for layer in range(2) for i, token in enumerate(tokens)]
+    (tmp_path / "a.csv").write_text("\n".join(["# a note", "token,layer,experts", *rows, "# the end"]) + "\n")
+    assert only(tmp_path / "a.csv").expert_ids[1, 0].tolist() == [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]
 
 
 def test_a_nul_byte_is_told_with_its_line(tmp_path):

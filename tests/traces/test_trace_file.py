@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from moe_toy.errors import UserError
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import load_trace, save_trace
 
 
@@ -45,6 +47,25 @@ def test_optional_fields_stay_absent(trace, tmp_path):
     save_trace(bare, tmp_path / "trace")
     loaded = load_trace(tmp_path / "trace")
     assert (loaded.predicted_ids, loaded.domain_ids, loaded.weights, loaded.vocab_size) == (None,) * 4
+
+
+def test_provenance_may_hold_what_json_does_not_know(trace, tmp_path):
+    source = {"dtype": torch.bfloat16, "data": tmp_path, "loss": {"code": torch.tensor(0.5), "web": np.float32(0.25)}}
+    save_trace(replace(trace, source=source), tmp_path / "trace")
+    loaded = load_trace(tmp_path / "trace").source
+    assert loaded == {"dtype": "torch.bfloat16", "data": str(tmp_path), "loss": {"code": 0.5, "web": 0.25}}
+
+
+def test_one_name_without_domain_ids_is_that_of_all_sequences(trace, tmp_path):
+    for domains, expected in ((("web",), "web"), ((), "trace")):
+        save_trace(replace(trace, domain_ids=None, domains=domains), tmp_path / "trace.safetensors")
+        (read,) = Recording([tmp_path / "trace.safetensors"])
+        assert (read.domains, read.domain_ids.tolist()) == ((expected,), [0, 0, 0])
+
+
+def test_domains_that_go_by_number_are_read_back_as_names(trace, tmp_path):
+    save_trace(replace(trace, domains=(3, 5)), tmp_path / "trace")
+    assert load_trace(tmp_path / "trace").domains == ("3", "5")
 
 
 @pytest.mark.parametrize(("num_experts", "dtype"), [(256, torch.uint8), (257, torch.uint16)], ids=str)
@@ -90,9 +111,17 @@ INCONSISTENT = {
         lambda trace: replace(trace, domain_ids=torch.tensor([0, 2, 1])),
         "'domain_ids' holds 2 at batch 1, which is not below the number of 'domains'",
     ),
+    "domains of no sequence": (
+        lambda trace: replace(trace, domain_ids=None),
+        "'domains' names 2, but 'domain_ids' is absent",
+    ),
     "layers": (
         lambda trace: replace(trace, layer_ids=(1,)),
         "'layer_ids' names 1 layers, but 'expert_ids' has 2",
+    ),
+    "sizes of other layers": (
+        lambda trace: replace(trace, expert_bytes=(4096,)),
+        "'expert_bytes' names 1 layers, but 'expert_ids' has 2",
     ),
     "more experts per token than experts": (
         lambda trace: replace(trace, num_experts=1),
@@ -139,6 +168,7 @@ DAMAGED = {
     "2^40 tokens": ({"vocab_size": str(2**40)}, "'vocab_size' counts 1099511627776"),
     "a dict for a name": ({"domains": '[{"a": 1}, "b"]'}, r"metadata 'domains' \(0\) is .*valid string"),
     "40,000 domains": ({"domains": json.dumps(["d"] * 40_000)}, "'domains' counts 40000"),
+    "size of one layer": ({"expert_bytes": "[4096]"}, "'expert_bytes' names 1 layers, but 'expert_ids' has 2"),
     "parameters": ({"source": '{"total_parameters": "abc"}'}, r"metadata 'source' \(total_parameters\)"),
     "10^400 parameters": ({"source": '{"active_parameters": 1' + "0" * 400 + "}"}, "should be less than"),
     "loss": ({"source": '{"loss": "abc"}'}, r"metadata 'source' \(loss\)"),
