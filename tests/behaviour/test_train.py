@@ -149,6 +149,16 @@ def test_the_last_step_is_validated_when_it_is_off_the_beat(run):
     assert pd.read_csv(run_dir / "metrics.csv").dropna(subset="val/loss").step.tolist() == [0, 2, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("beat", "validated"), [("val_check_interval=2", [0, 2, 5, 8, 9]), ("check_val_every_n_epoch=2", [0, 4, 5, 6, 9])]
+)
+def test_the_end_of_the_last_epoch_is_validated_when_it_is_off_the_beat(run, beat, validated):
+    epochs = ["trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.limit_train_batches=3"]
+    last = "+callbacks.last_validation={_target_:moe_toy.training.last_validation.LastValidationCallback}"
+    run_dir = run("odd", *epochs, f"trainer.{beat}", "logger=csv", "callbacks=none", last)
+    assert pd.read_csv(run_dir / "metrics.csv").dropna(subset="val/loss").step.tolist() == validated
+
+
 def test_an_interval_that_an_epoch_of_the_text_never_reaches_is_refused(run):
     epoch = ["trainer.max_steps=-1", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
     with pytest.raises(UserError, match=r"val_check_interval \(4\) exceeds the 3 steps"):
