@@ -127,8 +127,7 @@ class LitMoE(LightningModule):
                 f"gradients before they are averaged; set trainer.devices=1 (given {self.trainer.world_size} processes)"
             )
         optimizer = build_optimizer(self.model, self.optimizer_config)
-        max_steps = self.trainer.max_steps
-        total_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)
+        total_steps = int(self.trainer.estimated_stepping_batches)  # max_steps, or what epochs leave of it
         schedule = build_schedule(optimizer, self.optimizer_config, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

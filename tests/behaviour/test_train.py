@@ -159,6 +159,14 @@ def test_the_end_of_the_last_epoch_is_validated_when_it_is_off_the_beat(run, bea
     assert pd.read_csv(run_dir / "metrics.csv").dropna(subset="val/loss").step.tolist() == validated
 
 
+def test_a_run_that_epochs_end_before_max_steps_ends_at_the_lowest_rate(run):
+    epochs = ["trainer.max_steps=600", "trainer.max_epochs=2", "trainer.limit_train_batches=3"]
+    run_dir = run("epochs", *epochs, "trainer.limit_val_batches=0", "logger=csv", "callbacks=none")
+    rates = pd.read_csv(run_dir / "metrics.csv")["train/lr"]
+    assert len(rates) == 6
+    assert rates.iloc[-1] < rates.max() / 2
+
+
 def test_an_interval_that_an_epoch_of_the_text_never_reaches_is_refused(run):
     epoch = ["trainer.max_steps=-1", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
     with pytest.raises(UserError, match=r"val_check_interval \(4\) exceeds the 3 steps"):
