@@ -10,7 +10,8 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.model.allocator import keep_freed_memory
-from moe_toy.runs.checkpoint import Checkpoint
+from moe_toy.model.transformer import MoETransformer
+from moe_toy.runs.checkpoint import SELECTION_BIAS, Checkpoint
 from moe_toy.runs.resume import lock_run_directory, logger_options, starting_point
 from moe_toy.runs.run_directory import RunDirectory
 from moe_toy.training.build import build_callbacks, build_loggers, build_model
@@ -59,11 +60,7 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
         start.check_continues(module.model, module.model.locality.settings, asdict(module.optimizer_config))
     elif initial is not None:
         initial.load_into(module.model)
-        before, now = initial.locality.settings, module.model.locality.settings
-        if before != now:
-            log.warning(
-                "init_from: choices were limited by %s, and are by %s now", before or "nothing", now or "nothing"
-            )
+        tell_of_changes(initial, module.model)
     loggers = build_loggers(cfg, logger_options(start, RunDirectory(run_dir)))
     start_path = None if start is None else start.path
     del start, initial, weights  # and with them the mapped files
@@ -83,3 +80,14 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     log_outputs(trainer, run_dir)
     if isinstance(trainer.checkpoint_callback, CheckpointCallback):
         trainer.checkpoint_callback.exit_on_pending_signal(trainer)
+
+
+def tell_of_changes(initial: Checkpoint, model: MoETransformer) -> None:
+    """Warn of what makes `model` another function of the weights that it starts from."""
+    for key, (was, now) in initial.changes(model.config).items():
+        log.warning("init_from: %s was %s, and is %s now", key, was, now)
+    before, now = initial.locality.settings, model.locality.settings
+    if before != now:
+        log.warning("init_from: choices were limited by %s, and are by %s now", before or "nothing", now or "nothing")
+    if SELECTION_BIAS in initial.shapes.keys() - model.state_dict().keys():
+        log.warning("init_from: choices had the bias of balance=loss_free, and have none now")

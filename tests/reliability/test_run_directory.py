@@ -199,6 +199,26 @@ def test_another_optimiser_than_that_of_the_checkpoint_is_refused(run, finished)
         run(finished, *TWO_STEPS, "optimizer.lr=1e-3", "ckpt_path=auto")
 
 
+OTHER = {"moe.top_k": (2, 4), "moe.router": ("topk_then_softmax", "sigmoid"), "model.rope_base": (10000.0, 500.0)}
+"""Settings that weights do not show: as the finished run has them, and others."""
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_another_model_than_that_of_the_checkpoint_is_refused_also_where_its_weights_fit(run, finished, key):
+    was, now = OTHER[key]
+    with pytest.raises(UserError, match=rf"{key}={now} differs from {was}, with which .* goes on; .*init_from="):
+        run(finished, *TWO_STEPS, f"{key}={now}", "ckpt_path=auto")
+
+
+def test_what_weights_are_started_with_otherwise_is_told(run, tmp_path, caplog):
+    biased = run(tmp_path / "biased", *TWO_STEPS, "trainer.max_steps=1", "balance=loss_free")
+    others = [f"{key}={now}" for key, (_, now) in OTHER.items()]
+    run(tmp_path / "new", *TWO_STEPS, "trainer.max_steps=1", f"init_from={biased}", *others)
+    for key, (was, now) in OTHER.items():
+        assert f"init_from: {key} was {was}, and is {now} now" in caplog.text
+    assert "init_from: choices had the bias of balance=loss_free, and have none now" in caplog.text
+
+
 def test_a_finished_run_can_be_continued_for_longer(run, finished, tmp_path):
     longer = run(shutil.copytree(finished, tmp_path / "longer"), *TWO_STEPS, "trainer.max_steps=4", "ckpt_path=auto")
     rates = pd.read_csv(longer / "metrics.csv")["train/lr"].dropna()
