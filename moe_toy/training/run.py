@@ -29,6 +29,7 @@ from moe_toy.training.session import (
     record_config,
     record_text,
     record_tokenizer,
+    tell_of_objective,
 )
 from moe_toy.training.steps import set_steps
 
@@ -51,13 +52,15 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     run_dir = Path(cfg.run_dir)
     data = instantiate(cfg.data)
     model = build_model(cfg)
-    fits = keeps_activations(OmegaConf.to_container(cfg, resolve=True), model)
+    values = OmegaConf.to_container(cfg, resolve=True)
+    fits = keeps_activations(values, model)
     module = LitMoE(model, OptimizerConfig(**cfg.optimizer), fits)
     initial = Checkpoint.open(cfg.init_from, "init_from") if start is None and cfg.init_from else None
     if weights := start or initial:
         check_tokenizer(data.tokenizer_file, weights)
     if start is not None:
         start.check_continues(module.model, module.model.locality.settings, asdict(module.optimizer_config))
+        tell_of_objective(values, start.run.config)
     elif initial is not None:
         initial.load_into(module.model)
         tell_of_changes(initial, module.model)
@@ -66,7 +69,7 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     del start, initial, weights  # and with them the mapped files
     trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
     set_steps(trainer, cfg.global_batch_size, batch_size=cfg.data.batch_size)
-    record_config(OmegaConf.to_container(cfg, resolve=True), run_dir, loggers)
+    record_config(values, run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)
     record_text(data.source.fingerprint(), data.domains, run_dir)
     log_start(module, trainer, data.sequence_length)

@@ -210,6 +210,15 @@ def test_another_model_than_that_of_the_checkpoint_is_refused_also_where_its_wei
         run(finished, *TWO_STEPS, f"{key}={now}", "ckpt_path=auto")
 
 
+def test_another_loss_than_before_is_told_of(run, finished, tmp_path, caplog):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    run(copy, *TWO_STEPS, "ckpt_path=auto")
+    assert "from here on" not in caplog.text
+    run(copy, *TWO_STEPS, "ckpt_path=auto", "balance.coefficient=0.1", "moe.z_loss_coefficient=0.0")
+    assert "balance.coefficient was 0.01, and is 0.1 from here on" in caplog.text
+    assert "moe.z_loss_coefficient was 0.001, and is 0.0 from here on" in caplog.text
+
+
 def test_what_weights_are_started_with_otherwise_is_told(run, tmp_path, caplog):
     biased = run(tmp_path / "biased", *TWO_STEPS, "trainer.max_steps=1", "balance=loss_free")
     others = [f"{key}={now}" for key, (_, now) in OTHER.items()]
