@@ -179,9 +179,9 @@ class CheckpointCallback(Checkpoint):
         if path.is_dir():
             seal(path)
         add_alias(path, LAST)
-        self.run.keep_newest(self.keep_last, up_to=step)
         if is_best:
             add_alias(path, BEST)
+        self.run.keep_newest(self.keep_last, up_to=step)
 
     def _must_stop(self, trainer: Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self.signals.received is not None, all=False)
