@@ -77,7 +77,8 @@ class LitMoE(LightningModule):
         needs_trace = self._is_asked_for("needs_training_trace")
         output = self.model(batch.token_ids, only_loss=True, with_trace=needs_trace)
         self.log("train/loss", output.loss.detach(), prog_bar=True)
-        self.log("train/lr", torch.tensor(self.optimizers().param_groups[0]["lr"]))  # a number waits for the device
+        rate = self.optimizers().param_groups[0]["lr"]
+        self.log("train/lr", torch.tensor(rate, dtype=torch.float32))  # a number would wait for the device
         self.log_dict({f"train/{name}": value for name, value in output.aux_terms.items()})
         trace = {"trace": output.trace.with_domains(batch.domain_ids)} if needs_trace else {}
         return {"loss": output.loss + output.aux_loss, **trace}

@@ -88,9 +88,12 @@ def test_a_new_run_starts_from_the_weights_of_another(run):
         run("fourth", "moe.num_experts=4", f"init_from={path}")
 
 
-def test_mixed_precision_trains_with_clipping(run):
-    run_dir = run("mixed", "trainer.max_steps=2", "trainer.precision=bf16-mixed", "logger=csv", "callbacks=none")
-    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_lower_precision_trains_with_clipping(run, precision):
+    run_dir = run(precision, "trainer.max_steps=2", f"trainer.precision={precision}", "logger=csv", "callbacks=none")
+    metrics = pd.read_csv(run_dir / "metrics.csv")
+    assert metrics["train/loss"].notna().any()
+    assert metrics["train/lr"].dropna().tolist() == pytest.approx([2e-3 / 3, 4e-3 / 3], rel=1e-6)
 
 
 def test_the_optimizer_in_the_backward_pass_trains_and_resumes(run):
