@@ -37,8 +37,9 @@ class TrainingOrder:
         return self.seed, self.sizes, self.places
 
     def __len__(self) -> int:
-        """Samples of one pass: as many as there are sequences. Numbers beyond go on to the next pass."""
-        return sum(self.sizes)
+        """Samples of one pass: as many as there are sequences of domains that are drawn. Numbers beyond go on to the
+        next pass."""
+        return sum(size for size, places in zip(self.sizes, self.places, strict=True) if places)
 
     def __getitem__(self, sample: int) -> tuple[int, int]:
         block, position = divmod(sample, BLOCK)
