@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
 from moe_toy.model.config import ModelConfig, MoEConfig
@@ -26,12 +26,18 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
     return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
 
 
-def build_loggers(cfg: DictConfig, options: dict[str, dict[str, Any]]) -> list[Logger]:
-    """Those of the config, completed with `options` by name. An entry that is null is left out, and a run that only
-    tries each loop once leaves no curves."""
+def build_loggers(cfg: DictConfig, options: dict[type[Logger], dict[str, Any]]) -> list[Logger]:
+    """Those of the config, whatever they are called in it, completed with `options` by kind. An entry that is null is
+    left out, and a run that only tries each loop once leaves no curves."""
     if cfg.trainer.get("fast_dev_run"):
         return []
-    return [instantiate(entry, **options.get(name, {})) for name, entry in cfg.logger.items() if entry is not None]
+    entries = [entry for entry in cfg.logger.values() if entry is not None]
+    return [instantiate(entry, **_of_kind(get_object(entry._target_), options)) for entry in entries]
+
+
+def _of_kind(target: Any, options: dict[type[Logger], dict[str, Any]]) -> dict[str, Any]:
+    kinds = [kind for kind in options if isinstance(target, type) and issubclass(target, kind)]
+    return options[kinds[0]] if kinds else {}
 
 
 def build_model(cfg: DictConfig) -> MoETransformer:

@@ -94,6 +94,13 @@ def test_a_time_without_loggers_does_not_lose_the_rows_before(run, finished, tmp
     assert pd.read_csv(copy / "metrics.csv")["train/loss"].dropna().size == 3
 
 
+def test_rows_are_kept_whatever_their_logger_is_called(run, tmp_path):
+    mine = "+logger.mine={_target_:moe_toy.runs.metrics_file.MetricsFile,save_dir:${run_dir}}"
+    for steps in (1, 2):
+        run(tmp_path / "run", *TWO_STEPS, "logger=none", mine, f"trainer.max_steps={steps}", "ckpt_path=auto")
+    assert pd.read_csv(tmp_path / "run" / "metrics.csv")["train/loss"].count() == 2
+
+
 def test_a_score_that_is_not_a_number_is_not_the_best(run, tmp_path, monkeypatch):
     log, seen = LitMoE.log, []
 
