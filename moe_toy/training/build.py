@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 def build_callbacks(cfg: DictConfig) -> list[Callback]:
     """Those of the config. An entry that is null is left out."""
-    from lightning.pytorch.callbacks import ProgressBar
+    from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
     callbacks = [instantiate(entry) for entry in cfg.callbacks.values() if entry is not None]
-    # Lightning refuses a progress bar together with enable_progress_bar=false.
-    return [c for c in callbacks if cfg.trainer.enable_progress_bar or not isinstance(c, ProgressBar)]
+    # Lightning refuses what its trainer has switched off.
+    switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+    off = tuple(kind for switch, kind in switches.items() if cfg.trainer.get(switch) is False)
+    return [callback for callback in callbacks if not isinstance(callback, off)]
 
 
 def build_loggers(cfg: DictConfig, options: dict[type[Logger], dict[str, Any]]) -> list[Logger]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import Checkpoint as CheckpointOfLightning
 from omegaconf import DictConfig, OmegaConf
 
 from moe_toy.model.allocator import keep_freed_memory
@@ -67,7 +68,9 @@ def train(cfg: DictConfig, start: Checkpoint | None) -> None:
     loggers = build_loggers(cfg, logger_options(start, RunDirectory(run_dir)))
     start_path = None if start is None else start.path
     del start, initial, weights  # and with them the mapped files
-    trainer = instantiate(cfg.trainer, callbacks=build_callbacks(cfg), logger=loggers)
+    callbacks = build_callbacks(cfg)
+    saves = any(isinstance(callback, CheckpointOfLightning) for callback in callbacks)  # else it adds one of its own
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, enable_checkpointing=saves)
     set_steps(trainer, cfg.global_batch_size, batch_size=cfg.data.batch_size)
     record_config(values, run_dir, loggers)
     record_tokenizer(data.tokenizer_file, run_dir)

@@ -147,6 +147,12 @@ def test_no_logger_still_leaves_a_checkpoint(run):
     assert not (run_dir / "metrics.csv").exists()
 
 
+@pytest.mark.parametrize("switch", ["callbacks.checkpoint=null", "+trainer.enable_checkpointing=false"])
+def test_no_checkpoint_is_left_where_they_are_switched_off(run, switch):
+    run_dir = run("light", "trainer.max_steps=1", "logger=csv", "callbacks=none", switch)
+    assert not (run_dir / "checkpoints").exists()
+
+
 def test_the_last_step_is_validated_when_it_is_off_the_beat(run):
     run_dir = run("odd", "trainer.max_steps=5", "trainer.val_check_interval=2", "logger=csv")
     assert pd.read_csv(run_dir / "metrics.csv").dropna(subset="val/loss").step.tolist() == [0, 2, 4, 5]
