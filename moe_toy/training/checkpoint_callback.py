@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from difflib import get_close_matches
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -53,7 +54,7 @@ class CheckpointCallback(Checkpoint):
         self.best_step: int | None = None
         self.taken_step = self.saved_step = 0  # the untrained model is not worth a file
         self.validation_is_due = False
-        self.continues_own = False
+        self.continues_own = self.has_said_why_no_best = False
         self.loggers: dict[str, Any] = {}  # what it takes to go on with curves, also those that have no logger now
         self.signals = StopSignals()
 
@@ -108,6 +109,11 @@ class CheckpointCallback(Checkpoint):
             return
         self.validation_is_due = False
         score = trainer.callback_metrics.get(self.monitor)
+        if score is None and not self.has_said_why_no_best and trainer.is_global_zero:
+            self.has_said_why_no_best = True
+            nearest = get_close_matches(self.monitor, trainer.callback_metrics, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            log.warning("callbacks.checkpoint.monitor=%s is not logged, so there is no best.ckpt%s", self.monitor, hint)
         is_best = score is not None and isfinite(score) and (self.best_score is None or score < self.best_score)
         if is_best:
             self.best_score, self.best_step = float(score), trainer.global_step

@@ -115,6 +115,12 @@ def test_a_score_that_is_not_a_number_is_not_the_best(run, tmp_path, monkeypatch
     assert load_intact(tmp_path / "run" / "checkpoints" / "best.ckpt")["global_step"] == 2
 
 
+def test_a_score_that_is_not_logged_is_told_of_once(run, tmp_path, caplog):
+    run(tmp_path / "run", *TWO_STEPS, "callbacks.checkpoint.monitor=val/los")
+    said = "callbacks.checkpoint.monitor=val/los is not logged, so there is no best.ckpt; did you mean val/loss?"
+    assert caplog.text.count(said) == 1
+
+
 def test_a_crash_before_the_best_is_named_does_not_forget_it(run, finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     let_no_later_step_be_better(copy, than=2)
