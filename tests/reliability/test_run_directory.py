@@ -165,6 +165,18 @@ def test_other_samples_than_would_have_followed_are_told_of(run, finished, tmp_p
     run(copy, *TWO_STEPS, "trainer.max_steps=5", "ckpt_path=auto")
 
 
+def test_other_text_of_the_same_length_is_told_of_too(run, finished, texts, tmp_path, caplog):
+    """The same documents in another order: as many sequences in each domain, but not those."""
+    copy, other = shutil.copytree(finished, tmp_path / "copy"), shutil.copytree(texts, tmp_path / "texts")
+    for file in other.iterdir():
+        file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    tokenizer = f"data.tokenizer={copy / 'tokenizer.json'}"
+    run(copy, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto", tokenizer)
+    assert "other samples follow" not in caplog.text
+    run(copy, *TWO_STEPS, "trainer.max_steps=4", "ckpt_path=auto", tokenizer, f"data.source.path={other}")
+    assert "other samples follow" in caplog.text
+
+
 def test_a_disk_that_fills_up_leaves_whole_what_it_was_to_replace(finished, tmp_path, monkeypatch):
     copy = shutil.copytree(finished, tmp_path / "copy")
     before = (copy / "tokenizer.json").read_bytes()
