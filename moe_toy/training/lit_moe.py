@@ -30,7 +30,8 @@ class LitMoE(LightningModule):
 
     Logs `train/loss` (cross-entropy in nats per token, without auxiliary losses), `train/load_balance_loss`
     (1 at perfect balance) and `train/z_loss`, these two as mean over MoE layers before their coefficients,
-    `train/lr`, and `train/balance_estimate_error/*` where the balance scheme estimates the load of a step.
+    `train/lr`, and `train/balance_estimate_error/*` where the balance scheme estimates the load of a step. The losses
+    are those of the first rank's last micro-batch of a logged step.
     """
 
     def __init__(self, model: MoETransformer, optimizer: OptimizerConfig, keeps_activations: bool = False) -> None:
