@@ -88,6 +88,7 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
                 f"data.{key} ({values['data'][key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
                 f"lower data.{key} or raise model.max_seq_len"
             )
+    check_places(values)
     device_type = "cuda" if runs_on_gpu(values["trainer"]["accelerator"]) else "cpu"
     hindrance = hindrance_to_compiling(model, device_type, str(values["trainer"]["precision"]))
     if model.config.compile is True and hindrance is not None:
@@ -118,6 +119,21 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
         Checkpoint.open(init_from, "init_from").check_weights_fit(model)
     if values["check_memory"]:
         check_memory(values, model)
+
+
+def check_places(values: dict[str, Any]) -> None:
+    """Refuse a trainer that keeps a run elsewhere than in its directory, or deals its samples in another order."""
+    place = values["trainer"].get("default_root_dir")
+    if place != values["run_dir"]:
+        raise UserError(
+            f"trainer.default_root_dir={place}: checkpoints lie in the run directory, where ckpt_path=auto looks for "
+            f"them; leave it at {values['run_dir']}, which hydra.run.dir= changes"
+        )
+    if values["trainer"].get("use_distributed_sampler") is not False:
+        raise UserError(
+            "trainer.use_distributed_sampler must be false: the data module deals samples to ranks itself, and "
+            "Lightning would deal others; leave it"
+        )
 
 
 def check_account(values: dict[str, Any]) -> None:

@@ -95,3 +95,14 @@ def test_what_lightning_would_answer_with_a_traceback_is_one_line(change, told):
 def test_a_seed_that_numpy_does_not_take_is_refused(refusal):
     assert "seed" in refusal("train", "seed=4294967296", "logger=csv")
     assert "num_sanity_val_steps=2" in refusal("train", "trainer.num_sanity_val_steps=2", "logger=csv")
+
+
+@pytest.mark.parametrize("change", ["trainer.default_root_dir=scratch", "trainer.default_root_dir=null"])
+def test_checkpoints_elsewhere_than_in_the_run_directory_are_refused(refusal, change):
+    assert "trainer.default_root_dir=" in (line := refusal("train", change, "logger=csv"))
+    assert "where ckpt_path=auto looks for them; leave it at " in line
+
+
+@pytest.mark.parametrize("change", ["trainer.use_distributed_sampler=true", "~trainer.use_distributed_sampler"])
+def test_samples_that_lightning_would_deal_are_refused(refusal, change):
+    assert "trainer.use_distributed_sampler must be false" in refusal("train", change, "logger=csv")
