@@ -54,8 +54,13 @@ def has_grouped(device_type: str, dtype: torch.dtype, widths: Sequence[int]) -> 
         return False
     if torch.compiler.is_compiling() and dtype != torch.bfloat16:
         return False  # fp32 grouped_mm fails under torch.compile in torch 2.13
-    if any(width * dtype.itemsize % ALIGNMENT for width in widths):
+    if not is_aligned(dtype, widths):
         return False
     if device_type == "cuda":
         return dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (8, 0)
     return device_type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+
+
+def is_aligned(dtype: torch.dtype, widths: Sequence[int]) -> bool:
+    """Whether `grouped_mm` takes matrices of these `widths` anywhere."""
+    return dtype != torch.float64 and not any(width * dtype.itemsize % ALIGNMENT for width in widths)
