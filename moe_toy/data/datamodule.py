@@ -215,7 +215,7 @@ class DomainDataModule(lightning.LightningDataModule):
 
     @cached_property
     def _domain_weights(self) -> list[float]:
-        return domain_weights(self.weights, self.domains)
+        return domain_weights(self.weights, self.domains, self.source.left_out)
 
     def _validation_blocks(self, streams: Sequence[TokenStream], stage: str | None) -> list[tuple[int, int]]:
         named = dict(zip(self.domains, streams, strict=True))
