@@ -120,7 +120,9 @@ class CheckpointCallback(Checkpoint):
         self._save(trainer, again=True, is_best=bool(is_best), at_once=trainer.global_step == trainer.max_steps)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._save(trainer, at_once=True)
+        # Within a validation off the beat of an epoch that ends, Lightning does not know yet that it is over.
+        ends_epoch = trainer.is_last_batch and trainer.global_step != trainer.max_steps
+        self._save(trainer, again=ends_epoch, is_best=self.best_step == trainer.global_step, at_once=True)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         self.writer.wait()
