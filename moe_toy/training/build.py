@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
@@ -45,5 +46,7 @@ def _of_kind(target: Any, options: dict[type[Logger], dict[str, Any]]) -> dict[s
 def build_model(cfg: DictConfig) -> MoETransformer:
     """The model, with what balances its load and what keeps its routing local."""
     config = ModelConfig(**{**cfg.model, "moe": MoEConfig(**cfg.moe)})
-    balancer = instantiate(cfg.balance, num_layers=len(config.moe_layers), num_experts=config.moe.num_experts)
-    return MoETransformer(config, balancer, instantiate(cfg.locality))
+    with torch.random.fork_rng(devices=[]):  # what they draw must not change the weights of all others
+        balancer = instantiate(cfg.balance, num_layers=len(config.moe_layers), num_experts=config.moe.num_experts)
+        locality = instantiate(cfg.locality)
+    return MoETransformer(config, balancer, locality)
