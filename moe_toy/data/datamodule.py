@@ -130,6 +130,7 @@ class DomainDataModule(lightning.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         self.tokenizer = Tokenizer.load(self.tokenizer_file)
+        self._text = self.source.fingerprint()
         streams = token_streams(self.source, self.tokenizer, self.root)
         for stream in (stream for split in streams.values() for stream in split):
             stream.check()
@@ -198,7 +199,8 @@ class DomainDataModule(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         now = self.position
         state = {"num_samples": now.samples, "num_tokens": now.tokens, "global_step": now.step}
-        return state | {"samples_per_step": self._samples_per_step, "order": self.training_order.identity}
+        order = {"order": self.training_order.identity, "text": self._text}
+        return state | {"samples_per_step": self._samples_per_step, **order}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = saved_position(
@@ -207,12 +209,13 @@ class DomainDataModule(lightning.LightningDataModule):
             sequence_length=self.sequence_length,
             by_epochs=self.trainer is not None and self.trainer.max_steps < 1,
         )
-        if state_dict.get("order") != self.training_order.identity:
+        is_other_text = state_dict.get("text", self._text) != self._text  # which earlier versions did not keep
+        if state_dict.get("order") != self.training_order.identity or is_other_text:
             log.warning("the text, its domains, weights, sequence_length or seed have changed: other samples follow")
 
     @cached_property
     def _domain_weights(self) -> list[float]:
-        return domain_weights(self.weights, self.domains)
+        return domain_weights(self.weights, self.domains, self.source.left_out)
 
     def _validation_blocks(self, streams: Sequence[TokenStream], stage: str | None) -> list[tuple[int, int]]:
         named = dict(zip(self.domains, streams, strict=True))

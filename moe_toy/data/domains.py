@@ -43,6 +43,8 @@ class TextSource(ABC):
     """What a data module asks of text."""
 
     domains: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """Domains that there are beside the selected ones."""
 
     @abstractmethod
     def check(self) -> None:
@@ -71,6 +73,7 @@ class TextSource(ABC):
             raise UserError(f"data.domains={list(domains)} must name at least one domain, and each once")
         selected = copy(self)
         selected.domains = tuple(domains)
+        selected.left_out = (*self.left_out, *(name for name in self.domains if name not in domains))
         return selected
 
 

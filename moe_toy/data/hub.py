@@ -34,21 +34,26 @@ class HubDomains(TextSource):
         self,
         *,
         root: str | Path | None,
-        datasets: Mapping[str, Mapping[str, Any]],
+        datasets: Mapping[str | int, Mapping[str, Any]],
         text_column: str,
         max_documents: PositiveInt | None,
         max_bytes: PositiveInt | None,
         validation_fraction: Fraction,
     ) -> None:
-        self.domains = tuple(datasets)
-        self.datasets = {domain: dict(arguments) for domain, arguments in datasets.items()}
+        self.datasets = {str(domain): dict(arguments) for domain, arguments in datasets.items()}  # YAML reads 2020
+        self.domains = tuple(self.datasets)
         self.text_column = text_column
         self.limits = max_documents, max_bytes
         self.validation_fraction = validation_fraction
         self.folder = data_root(root) / "hub"
 
     def check(self) -> None:
-        pass  # whether the hub answers is known only by asking it
+        """Whether the hub answers is known only by asking it."""
+        if unfit := [domain for domain in self.domains if "/" in domain]:
+            raise UserError(
+                f"data.source.datasets: {unfit[0]} cannot be part of the name of a file; call the domain "
+                f"{unfit[0].replace('/', '_')}, and give the data set as its path"
+            )
 
     def prepare(self) -> None:
         for domain in self.domains:

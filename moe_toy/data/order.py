@@ -37,8 +37,9 @@ class TrainingOrder:
         return self.seed, self.sizes, self.places
 
     def __len__(self) -> int:
-        """Samples of one pass: as many as there are sequences. Numbers beyond go on to the next pass."""
-        return sum(self.sizes)
+        """Samples of one pass: as many as there are sequences of domains that are drawn. Numbers beyond go on to the
+        next pass."""
+        return sum(size for size, places in zip(self.sizes, self.places, strict=True) if places)
 
     def __getitem__(self, sample: int) -> tuple[int, int]:
         block, position = divmod(sample, BLOCK)
@@ -79,12 +80,15 @@ def _permutation(size: int, *key: int) -> np.ndarray:
     return np.argsort(numbers, kind="stable")
 
 
-def domain_weights(given: Mapping[str | int, float] | None, domains: Sequence[str]) -> list[float]:
+def domain_weights(
+    given: Mapping[str | int, float] | None, domains: Sequence[str], left_out: Sequence[str] = ()
+) -> list[float]:
     """How often each domain is drawn, in proportion; None: equally often. Raises `UserError` for what is no weight, and
-    for a domain without one: to leave it out takes a 0."""
+    for a domain without one: to leave it out takes a 0. Those that `data.domains` has left out may have weights."""
     if given is None:
         return [1.0] * len(domains)
     named = {str(name): weight for name, weight in given.items()}  # YAML reads 2020 as a number
+    named = {name: weight for name, weight in named.items() if name in domains or name not in left_out}
     if unknown := [name for name in named if name not in domains]:
         raise UserError(f"data.weights names {', '.join(unknown)}; the domains are {', '.join(domains)}")
     if missing := [domain for domain in domains if domain not in named]:

@@ -23,6 +23,6 @@ def check_text_of(data: Mapping[str, Any]) -> None:
 def check_text(source: TextSource, weights: Mapping[str | int, float] | None, tokenizer: Mapping[str, Any]) -> None:
     """Raise a `UserError` for what is wrong, before anything is made or fetched."""
     source.check()
-    domain_weights(weights, source.domains)
+    domain_weights(weights, source.domains, source.left_out)
     if tokenizer["name"] is not None:
         tokenizer_path(source, **tokenizer)  # a file that is named must be there

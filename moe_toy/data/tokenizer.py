@@ -41,6 +41,8 @@ class Tokenizer:
         backend.no_truncation()  # texts are encoded as they are, for whatever else a tokenizer.json was made
         backend.no_padding()
         backend.encode_special_tokens = True  # their names are ordinary letters where a text holds them
+        if getattr(backend.model, "dropout", None):
+            backend.model.dropout = None  # else a text would have other tokens each time
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         if (largest := max(backend.get_vocab(with_added_tokens=True).values(), default=0)) >= self.vocab_size:

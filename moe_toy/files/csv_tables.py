@@ -1,8 +1,9 @@
-"""Tables as CSV files that give back the text that was put in, also where it reads like a missing value."""
+"""Tables as CSV files that give back the text that was put in, also where it reads like a missing value or a number."""
 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,9 @@ MISSING = frozenset(
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table without its index. Text that pandas would read as missing, and text that stands in quotes itself,
-    is written in quotes that are part of the value; a missing value is an empty field."""
-    texts = {name: _each_once(_marked, table[name]) for name in table if _is_text(table[name])}
+    is written in quotes that are part of the value, as are texts that would make their column one of numbers, such as
+    domains called 2020 and 2021; a missing value is an empty field."""
+    texts = {name: _as_text(table[name]) for name in table if _is_text(table[name])}
     # csv leaves a lone carriage return bare, which ends a line for pandas, unless it is told to quote all text.
     quoting = csv.QUOTE_NONNUMERIC if _has_returns(texts) else csv.QUOTE_MINIMAL
     table.assign(**texts).to_csv(path, index=False, quoting=quoting)
@@ -40,6 +42,16 @@ def _is_text(column: pd.Series) -> bool:
     return not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column))
 
 
+def _as_text(column: pd.Series) -> pd.Series:
+    import pandas as pd
+
+    marked = _each_once(_marked, column)
+    values = pd.Series(marked.dropna().unique())
+    if values.empty or _is_text(pd.read_csv(io.StringIO(values.to_csv(index=False, header=["text"])))["text"]):
+        return marked
+    return _each_once(_in_quotes, column)
+
+
 def _has_returns(texts: dict[str, pd.Series]) -> bool:
     return any("\r" in value for column in texts.values() for value in column.unique() if isinstance(value, str))
 
@@ -54,7 +66,11 @@ def _is_marked(value: object) -> bool:
 
 
 def _marked(value: object) -> object:
-    return f'"{value}"' if _is_marked(value) or (isinstance(value, str) and value in MISSING) else value
+    return _in_quotes(value) if _is_marked(value) or (isinstance(value, str) and value in MISSING) else value
+
+
+def _in_quotes(value: object) -> object:
+    return f'"{value}"' if isinstance(value, str) else value
 
 
 def _unmarked(value: object) -> object:

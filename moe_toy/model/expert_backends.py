@@ -57,7 +57,7 @@ def has_grouped(device_type: str, dtype: torch.dtype, widths: Sequence[int]) -> 
         return False
     if torch.compiler.is_compiling() and dtype != torch.bfloat16:
         return False  # fp32 grouped_mm fails under torch.compile in torch 2.13
-    if any(width * dtype.itemsize % ALIGNMENT for width in widths):
+    if not is_aligned(dtype, widths):
         return False
     if device_type == "cuda":
         return dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (8, 0)
@@ -68,3 +68,8 @@ def multiple_of_rows(device: torch.device, dtype: torch.dtype) -> int:
     """Of what the number of rows of each expert should be a multiple. On a CPU, oneDNN compiles a product in bf16 anew
     for each number of rows that it has not seen lately, which takes longer than the product."""
     return CPU_ROWS if device.type == "cpu" and dtype == torch.bfloat16 and not torch.compiler.is_compiling() else 1
+
+
+def is_aligned(dtype: torch.dtype, widths: Sequence[int]) -> bool:
+    """Whether `grouped_mm` takes matrices of these `widths` anywhere."""
+    return dtype != torch.float64 and not any(width * dtype.itemsize % ALIGNMENT for width in widths)

@@ -131,17 +131,23 @@ class MoETransformer(PreciseBuffers):
     ) -> tuple[Float[Tensor, "batch vocab"], Int[Tensor, "layer batch seq k"]]:
         """Read the tokens that follow those in the caches: logits of the token after the last, and where they went.
 
-        The first call reads a prompt, the others decode; call it in eval mode.
+        The first call reads a prompt, the others decode. Raises `ValueError` in training mode, where blocks may be
+        computed twice and limits to choices are others.
         """
+        if self.training:
+            raise ValueError("a model in training mode cannot extend a sequence; call eval() before")
         x, routings = self._run_blocks(token_ids, caches)
         return self.unembedding(self.norm(x[:, -1])), torch.stack([routing.expert_ids for routing in routings])
 
     def _run_blocks(
         self, token_ids: Int[Tensor, "batch seq"], caches: list[KeyValueCache] | None = None
     ) -> tuple[Float[Tensor, "batch seq hidden"], list[Routing]]:
-        x = self.embedding(token_ids)
         past = caches[0].length if caches else 0
-        rotation = self.rotation[:, past : past + token_ids.shape[1]]
+        length, longest = past + token_ids.shape[1], self.config.max_seq_len
+        if length > longest:
+            raise ValueError(f"a sequence of {length} tokens exceeds model.max_seq_len ({longest}); shorten it")
+        x = self.embedding(token_ids)
+        rotation = self.rotation[:, past:length]
         biases = iter(self.balancer.selection_bias) if self.balancer.selection_bias is not None else None
         steer = self.locality.steer(token_ids)
         routings: list[Routing] = []

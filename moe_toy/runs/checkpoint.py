@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -17,6 +18,7 @@ from moe_toy.files.reading import reading
 from moe_toy.locality.base import LocalityScheme
 from moe_toy.locality.limits import limit_of
 from moe_toy.model.config import ModelConfig, MoEConfig
+from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint_file import DamagedError, load_intact
 from moe_toy.runs.run_directory import CHECKPOINTS, LAST, RunDirectory
 from moe_toy.runs.sharded_checkpoint import CHECKSUMS, REST, check_sealed, is_sharded, read_shapes, read_weights
@@ -26,6 +28,9 @@ AUTO = "auto"
 """What `ckpt_path` says for the newest undamaged checkpoint of the run directory."""
 PREFIX = "model."
 BALANCER = "balancer."
+SELECTION_BIAS = f"{BALANCER}bias"
+UNSHAPED = ("rope_base", "norm_eps", "moe.router", "moe.top_k", "moe.normalize_weights")
+"""What the shapes of weights do not tell of the model that they belong to."""
 WAY_OUT = "give a checkpoint of train.py or the run directory that holds it"
 
 
@@ -160,7 +165,7 @@ class Checkpoint:
         wanted = model.state_dict()
         model.load_state_dict({name: x for name, x in self.weights.items() if name in wanted}, strict=False)
 
-    def check_continues(self, model: nn.Module, limit: dict[str, Any], optimizer: dict[str, Any]) -> None:
+    def check_continues(self, model: MoETransformer, limit: dict[str, Any], optimizer: dict[str, Any]) -> None:
         """Refuse to go on with another model, limit to its choices or optimiser than the saved ones."""
         self.check_shapes(self.shapes, model.state_dict())
         if limit != self.locality.settings:
@@ -174,12 +179,21 @@ class Checkpoint:
             raise UserError(
                 f"ckpt_path: {self.path} holds weights only, which a run can start from: init_from={self.path}"
             )
-        for key, value in optimizer.items():
-            if saved.get(key) != value:
+        of_optimizer = {f"optimizer.{key}": (saved.get(key), value) for key, value in optimizer.items()}
+        for key, (was, now) in {**self.changes(model.config), **of_optimizer}.items():
+            if was != now:
                 raise UserError(
-                    f"optimizer.{key}={value} differs from {saved.get(key)}, with which {self.path} goes on; "
+                    f"{key}={now} differs from {was}, with which {self.path} goes on; "
                     f"leave it, or start anew from its weights: init_from={self.path} in another hydra.run.dir"
                 )
+
+    def changes(self, config: ModelConfig) -> dict[str, tuple[Any, Any]]:
+        """By key, what these weights were trained with and what `config` says instead, where shapes do not tell."""
+        if "model" not in self.content.get("hyper_parameters", {}):
+            return {}
+        pairs = {key: tuple(map(attrgetter(key), (self.model_config, config))) for key in UNSHAPED}
+        named = {key if key.startswith("moe.") else f"model.{key}": pair for key, pair in pairs.items()}
+        return {key: (was, now) for key, (was, now) in named.items() if was != now}
 
     def check_weights_fit(self, model: nn.Module) -> None:
         """Refuse to start another model than the saved one from these weights. Balancers may differ."""

@@ -61,7 +61,8 @@ class RowWriter(ExperimentWriter):
         if self.keep_rows is None:
             path.unlink(missing_ok=True)
             return
-        rows, self.metrics_keys = whole_rows(path, self.keep_rows)
+        rows, columns = whole_rows(path, self.keep_rows)
+        self.metrics_keys = sorted(columns)  # as Lightning writes the rows that follow
         self.num_rows = len(rows)
         if self.num_rows < self.keep_rows:
             log.warning("%s has only %d of %d rows; the others are lost", path, self.num_rows, self.keep_rows)

@@ -5,11 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe_toy.errors import UserError
 from moe_toy.files.lock import lock_directory
 from moe_toy.runs.checkpoint import AUTO, Checkpoint
+from moe_toy.runs.metrics_file import MetricsFile
 from moe_toy.runs.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -30,12 +32,13 @@ def starting_point(ckpt_path: str | None, run: RunDirectory) -> Checkpoint | Non
     return start
 
 
-def logger_options(start: Checkpoint | None, run: RunDirectory) -> dict[str, dict[str, Any]]:
-    """What makes loggers go on with the curves of the run that is continued, if it is continued in its directory."""
+def logger_options(start: Checkpoint | None, run: RunDirectory) -> dict[type[Logger], dict[str, Any]]:
+    """What makes loggers of a kind go on with the curves of the run that is continued, if it is continued in its
+    directory."""
     if start is None or not run.owns(start.path):
         return {}
-    names = {"csv_rows": ("csv", "keep_rows"), "wandb_id": ("wandb", "id")}
-    return {group: {key: start.loggers[name]} for name, (group, key) in names.items() if name in start.loggers}
+    names = {"csv_rows": (MetricsFile, "keep_rows"), "wandb_id": (WandbLogger, "id")}
+    return {kind: {key: start.loggers[name]} for name, (kind, key) in names.items() if name in start.loggers}
 
 
 def lock_run_directory(run_dir: Path) -> AbstractContextManager[None]:

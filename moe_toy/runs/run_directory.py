@@ -71,12 +71,18 @@ class RunDirectory:
 
     def keep_newest(self, number: int, up_to: int) -> None:
         """Remove all but the `number` newest checkpoints by step. Those after step `up_to` belong to a future that was
-        given up, those that were not written to their end to a process that was killed."""
+        given up, those that were not written to their end to a process that was killed. A folder of shards stays as
+        long as `best.ckpt`, which can only point to it, does."""
         steps = self._by_step()
-        kept = [step for step in steps if step <= up_to][:number]
+        kept = [step for step in steps if step <= up_to]
+        best = self.checkpoints / BEST
+        best_name = os.readlink(best) if best.is_symlink() else None
+        kept = kept[:number] + [step for step in kept if steps[step].name == best_name]
         for step, path in steps.items():
             if step not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if best_name is not None and not best.exists():
+            best.unlink()
         for part in self.checkpoints.glob("step-*.ckpt.part"):
             part.unlink()
 

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from difflib import get_close_matches
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -53,7 +54,7 @@ class CheckpointCallback(Checkpoint):
         self.best_step: int | None = None
         self.taken_step = self.saved_step = 0  # the untrained model is not worth a file
         self.validation_is_due = False
-        self.continues_own = False
+        self.continues_own = self.has_said_why_no_best = False
         self.loggers: dict[str, Any] = {}  # what it takes to go on with curves, also those that have no logger now
         self.signals = StopSignals()
 
@@ -108,13 +109,20 @@ class CheckpointCallback(Checkpoint):
             return
         self.validation_is_due = False
         score = trainer.callback_metrics.get(self.monitor)
+        if score is None and not self.has_said_why_no_best and trainer.is_global_zero:
+            self.has_said_why_no_best = True
+            nearest = get_close_matches(self.monitor, trainer.callback_metrics, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            log.warning("callbacks.checkpoint.monitor=%s is not logged, so there is no best.ckpt%s", self.monitor, hint)
         is_best = score is not None and isfinite(score) and (self.best_score is None or score < self.best_score)
         if is_best:
             self.best_score, self.best_step = float(score), trainer.global_step
         self._save(trainer, again=True, is_best=bool(is_best), at_once=trainer.global_step == trainer.max_steps)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._save(trainer, at_once=True)
+        # Within a validation off the beat of an epoch that ends, Lightning does not know yet that it is over.
+        ends_epoch = trainer.is_last_batch and trainer.global_step != trainer.max_steps
+        self._save(trainer, again=ends_epoch, is_best=self.best_step == trainer.global_step, at_once=True)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         self.writer.wait()
@@ -179,9 +187,9 @@ class CheckpointCallback(Checkpoint):
         if path.is_dir():
             seal(path)
         add_alias(path, LAST)
-        self.run.keep_newest(self.keep_last, up_to=step)
         if is_best:
             add_alias(path, BEST)
+        self.run.keep_newest(self.keep_last, up_to=step)
 
     def _must_stop(self, trainer: Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self.signals.received is not None, all=False)

@@ -85,7 +85,7 @@ class OptimizerConfig:
     """An algorithm, and its learning rate with linear warm-up and cosine decay."""
 
     algorithm: Literal["adamw", "adafactor_in_backward"]
-    """Adafactor's learning rate is relative to the size of each parameter."""
+    """Adafactor's learning rate is relative to the size of each parameter, and 1 / sqrt(step) at most."""
     lr: PositiveFloat
     """Highest learning rate, reached at the end of the warm-up."""
     min_lr: NonNegativeFloat

@@ -15,7 +15,7 @@ class GradientNorm:
         self._versions = versions_of_gradients(parameters)
 
     def is_of(self, parameters: Iterable[nn.Parameter]) -> bool:
-        """Whether nobody has changed a gradient since: a callback may add noise to them, for one."""
+        """Whether nobody has changed a gradient since, but by its `data`, which nobody sees."""
         return versions_of_gradients(parameters) == self._versions
 
 

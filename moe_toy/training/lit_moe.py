@@ -30,7 +30,8 @@ class LitMoE(LightningModule):
 
     Logs `train/loss` (cross-entropy in nats per token, without auxiliary losses), `train/load_balance_loss`
     (1 at perfect balance) and `train/z_loss`, these two as mean over MoE layers before their coefficients,
-    `train/lr`, and `train/balance_estimate_error/*` where the balance scheme estimates the load of a step.
+    `train/lr`, and `train/balance_estimate_error/*` where the balance scheme estimates the load of a step. The losses
+    are those of the first rank's last micro-batch of a logged step.
     """
 
     def __init__(self, model: MoETransformer, optimizer: OptimizerConfig, keeps_activations: bool = False) -> None:
@@ -77,7 +78,8 @@ class LitMoE(LightningModule):
         needs_trace = self._is_asked_for("needs_training_trace")
         output = self.model(batch.token_ids, only_loss=True, with_trace=needs_trace)
         self.log("train/loss", output.loss.detach(), prog_bar=True)
-        self.log("train/lr", torch.tensor(self.optimizers().param_groups[0]["lr"]))  # a number waits for the device
+        rate = self.optimizers().param_groups[0]["lr"]
+        self.log("train/lr", torch.tensor(rate, dtype=torch.float32))  # a number would wait for the device
         self.log_dict({f"train/{name}": value for name, value in output.aux_terms.items()})
         trace = {"trace": output.trace.with_domains(batch.domain_ids)} if needs_trace else {}
         return {"loss": output.loss + output.aux_loss, **trace}
@@ -127,8 +129,7 @@ class LitMoE(LightningModule):
                 f"gradients before they are averaged; set trainer.devices=1 (given {self.trainer.world_size} processes)"
             )
         optimizer = build_optimizer(self.model, self.optimizer_config)
-        max_steps = self.trainer.max_steps
-        total_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)
+        total_steps = int(self.trainer.estimated_stepping_batches)  # max_steps, or what epochs leave of it
         schedule = build_schedule(optimizer, self.optimizer_config, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -69,18 +69,26 @@ class NonfiniteCallback(Callback):
         if is_whole and self._defers(optimizer, is_wrong):
             optimizer.found_inf, self.was_wrong = is_wrong.float(), is_wrong
             self.pending = Pending(trainer, module, trainer.global_step + 1, self.batches, is_wrong)
-            module.gradient_norm = GradientNorm(norm, parameters)
+            module.gradient_norm = GradientNorm(norm, parameters) if self._is_last_to_see(trainer, module) else None
             self.balancer_state = state_of(module.model.balancer)
             return
         if not is_wrong:  # one look at the device per step
             self.skipped_in_a_row = 0
-            module.gradient_norm = GradientNorm(norm, parameters) if is_whole else None
+            is_final = is_whole and self._is_last_to_see(trainer, module)
+            module.gradient_norm = GradientNorm(norm, parameters) if is_final else None
             return
         finding = find_nonfinite(module.model, self.batches, refused)
         self._count(trainer, f"step {trainer.global_step + 1}: {finding}")
         for parameter in module.parameters():
             parameter.grad = None  # which AdamW passes over, decay included
         self.balancer_state = state_of(module.model.balancer)
+
+    def _is_last_to_see(self, trainer: Trainer, module: LightningModule) -> bool:
+        """Whether nobody is asked between this callback and clipping: who changes `gradient.data` cannot be seen."""
+        later = trainer.callbacks[trainer.callbacks.index(self) + 1 :]
+        plain = Callback.on_before_optimizer_step, LightningModule.on_before_optimizer_step
+        hooks = [owner.on_before_optimizer_step for owner in (*later, module)]
+        return all(getattr(hook, "__func__", None) in plain for hook in hooks)
 
     def _defers(self, optimizer: Optimizer, verdict: Tensor) -> bool:
         wanted = verdict.is_cuda if self.deferred == "auto" else self.deferred

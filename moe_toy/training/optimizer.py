@@ -1,6 +1,7 @@
 """An optimiser over two parameter groups, and its learning-rate schedule."""
 
 import math
+from typing import Any
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -39,4 +40,13 @@ def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: i
         done = min(1, (step - warmup) / max(1, total_steps - warmup))
         return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
 
-    return LambdaLR(optimizer, share_of_lr)
+    return Schedule(optimizer, share_of_lr)
+
+
+class Schedule(LambdaLR):
+    """PyTorch's, whose next step after loading has the rate of this schedule and not the one that was saved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        for group, lr, share_of in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = lr * share_of(self.last_epoch)

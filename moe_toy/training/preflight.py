@@ -5,6 +5,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,6 +13,7 @@ from moe_toy.checks.constructors import check_constructors
 from moe_toy.data.text_check import check_text_of
 from moe_toy.errors import UserError
 from moe_toy.model.compiled_blocks import hindrance_to_compiling
+from moe_toy.model.expert_backends import ALIGNMENT, is_aligned
 from moe_toy.model.initial_values import without_memory
 from moe_toy.model.transformer import MoETransformer
 from moe_toy.runs.checkpoint import AUTO, Checkpoint
@@ -88,10 +90,12 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
                 f"data.{key} ({values['data'][key]}) exceeds model.max_seq_len ({model.config.max_seq_len}); "
                 f"lower data.{key} or raise model.max_seq_len"
             )
+    check_places(values)
     device_type = "cuda" if runs_on_gpu(values["trainer"]["accelerator"]) else "cpu"
     hindrance = hindrance_to_compiling(model, device_type, str(values["trainer"]["precision"]))
     if model.config.compile is True and hindrance is not None:
         raise UserError(f"model.compile=true: {hindrance}; use model.compile=auto or trainer.precision=bf16-mixed")
+    check_backend(model, str(values["trainer"]["precision"]))
     if model.balancer.looks_ahead and values["trainer"]["overfit_batches"]:
         raise UserError(
             "trainer.overfit_batches repeats batches, which balance.estimate=exact cannot look ahead to; "
@@ -118,6 +122,33 @@ def check_together(values: dict[str, Any], model: MoETransformer) -> None:
         Checkpoint.open(init_from, "init_from").check_weights_fit(model)
     if values["check_memory"]:
         check_memory(values, model)
+
+
+def check_backend(model: MoETransformer, precision: str) -> None:
+    """Refuse grouped products of matrices that have none."""
+    kinds = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
+    dtype = next((kind for name, kind in kinds.items() if precision.startswith(name)), torch.float32)
+    widths = model.config.hidden_size, model.config.expert_hidden_size
+    if model.config.moe.backend == "grouped" and not is_aligned(dtype, widths):
+        raise UserError(
+            f"moe.backend=grouped: no such product in {dtype} of experts of {widths[0]} x {widths[1]}, rows of which "
+            f"must be multiples of {ALIGNMENT} bytes, in fp32 at most; use moe.backend=auto"
+        )
+
+
+def check_places(values: dict[str, Any]) -> None:
+    """Refuse a trainer that keeps a run elsewhere than in its directory, or deals its samples in another order."""
+    place = values["trainer"].get("default_root_dir")
+    if place != values["run_dir"]:
+        raise UserError(
+            f"trainer.default_root_dir={place}: checkpoints lie in the run directory, where ckpt_path=auto looks for "
+            f"them; leave it at {values['run_dir']}, which hydra.run.dir= changes"
+        )
+    if values["trainer"].get("use_distributed_sampler") is not False:
+        raise UserError(
+            "trainer.use_distributed_sampler must be false: the data module deals samples to ranks itself, and "
+            "Lightning would deal others; leave it"
+        )
 
 
 def check_account(values: dict[str, Any]) -> None:

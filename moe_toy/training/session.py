@@ -75,6 +75,25 @@ def record_config(config: dict[str, Any], run_dir: Path, loggers: Sequence[Logge
             logger.log_hyperparams(config)
 
 
+@rank_zero_only
+def tell_of_objective(config: dict[str, Any], before: Path) -> None:
+    """Warn of each number of the loss that differs from the config at `before`, which the run goes on from."""
+    try:
+        was = objective(yaml.safe_load(before.read_text()))
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError):
+        return  # it is not there any more, or is not ours
+    now = objective(config)
+    for key in sorted(was.keys() | now.keys()):
+        if was.get(key) != now.get(key):
+            log.warning("%s was %s, and is %s from here on", key, was.get(key), now.get(key))
+
+
+def objective(config: dict[str, Any]) -> dict[str, Any]:
+    """By key, what a config adds to the cross-entropy."""
+    parts = {f"{part}.{key}": value for part in ("balance", "locality") for key, value in config[part].items()}
+    return parts | {"moe.z_loss_coefficient": config["moe"]["z_loss_coefficient"]}
+
+
 def check_tokenizer(file: Path, weights: Checkpoint) -> None:
     """Refuse to go on from `weights` with another tokenizer than lies in their run directory."""
     theirs = weights.run.tokenizer

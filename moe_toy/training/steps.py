@@ -63,17 +63,25 @@ def check_whole_steps(trainer: TrainerConfig | Trainer, accumulated: int) -> Non
 
 def check_interval(trainer: TrainerConfig | Trainer, num_steps: int, accumulated: int) -> None:
     """Refuse a validation interval of more steps than an epoch has, of the `num_steps` that its data give: it would
-    never be reached."""
+    never be reached. The same of epochs."""
     limit = trainer.overfit_batches or trainer.limit_train_batches
     if limit is not None:
         num_steps = min(num_steps, limit // accumulated) if isinstance(limit, int) else int(num_steps * limit)
+    if not num_steps or not (trainer.overfit_batches or trainer.limit_val_batches != 0):
+        return
     counts_within_epochs = isinstance(trainer.val_check_interval, int) and trainer.check_val_every_n_epoch is not None
-    validates = trainer.overfit_batches or trainer.limit_val_batches != 0
-    if counts_within_epochs and validates and 0 < num_steps < trainer.val_check_interval:
+    if counts_within_epochs and num_steps < trainer.val_check_interval:
         raise UserError(
             f"trainer.val_check_interval ({trainer.val_check_interval}) exceeds the {num_steps} steps that "
             "are trained on; lower it, give a share such as 0.5, or count across epochs with "
             "trainer.check_val_every_n_epoch=null"
+        )
+    limits = [-(-trainer.max_steps // num_steps)] * (trainer.max_steps > 0) + [trainer.max_epochs or -1]
+    num_epochs = min((limit for limit in limits if limit > 0), default=None)
+    if num_epochs is not None and num_epochs < (trainer.check_val_every_n_epoch or 1):
+        raise UserError(
+            f"trainer.check_val_every_n_epoch ({trainer.check_val_every_n_epoch}) exceeds the epochs that are trained "
+            f"on ({num_epochs}, of {num_steps} steps); leave it at 1, and say how often with trainer.val_check_interval"
         )
 
 

@@ -206,3 +206,10 @@ def test_compiling_without_grouped_products_is_refused(refusal):
     steered = ["trainer.precision=bf16-mixed", "locality=document_pool"]
     assert "steers the router" in refusal("train", "model.compile=true", *steered)
     assert "model.compile" in refusal("train", "model.compile=maybe")
+
+
+@pytest.mark.parametrize("where", ["trainer.precision=64-true", "model.ffn_budget=128"])
+def test_grouped_products_that_there_are_none_of_are_refused(refusal, where):
+    line = refusal("train", "moe.backend=grouped", where, "logger=csv")
+    assert "moe.backend=grouped: no such product in torch.float" in line
+    assert line.endswith("use moe.backend=auto\n")

@@ -88,9 +88,12 @@ def test_a_new_run_starts_from_the_weights_of_another(run):
         run("fourth", "moe.num_experts=4", f"init_from={path}")
 
 
-def test_mixed_precision_trains_with_clipping(run):
-    run_dir = run("mixed", "trainer.max_steps=2", "trainer.precision=bf16-mixed", "logger=csv", "callbacks=none")
-    assert pd.read_csv(run_dir / "metrics.csv")["train/loss"].notna().any()
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_lower_precision_trains_with_clipping(run, precision):
+    run_dir = run(precision, "trainer.max_steps=2", f"trainer.precision={precision}", "logger=csv", "callbacks=none")
+    metrics = pd.read_csv(run_dir / "metrics.csv")
+    assert metrics["train/loss"].notna().any()
+    assert metrics["train/lr"].dropna().tolist() == pytest.approx([2e-3 / 3, 4e-3 / 3], rel=1e-6)
 
 
 def test_the_optimizer_in_the_backward_pass_trains_and_resumes(run):
@@ -144,9 +147,33 @@ def test_no_logger_still_leaves_a_checkpoint(run):
     assert not (run_dir / "metrics.csv").exists()
 
 
+@pytest.mark.parametrize("switch", ["callbacks.checkpoint=null", "+trainer.enable_checkpointing=false"])
+def test_no_checkpoint_is_left_where_they_are_switched_off(run, switch):
+    run_dir = run("light", "trainer.max_steps=1", "logger=csv", "callbacks=none", switch)
+    assert not (run_dir / "checkpoints").exists()
+
+
 def test_the_last_step_is_validated_when_it_is_off_the_beat(run):
     run_dir = run("odd", "trainer.max_steps=5", "trainer.val_check_interval=2", "logger=csv")
     assert pd.read_csv(run_dir / "metrics.csv").dropna(subset="val/loss").step.tolist() == [0, 2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("beat", "validated"), [("val_check_interval=2", [0, 2, 5, 8, 9]), ("check_val_every_n_epoch=2", [0, 4, 5, 6, 9])]
+)
+def test_the_end_of_the_last_epoch_is_validated_when_it_is_off_the_beat(run, beat, validated):
+    epochs = ["trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.limit_train_batches=3"]
+    last = "+callbacks.last_validation={_target_:moe_toy.training.last_validation.LastValidationCallback}"
+    run_dir = run("odd", *epochs, f"trainer.{beat}", "logger=csv", "callbacks=none", last)
+    assert pd.read_csv(run_dir / "metrics.csv").dropna(subset="val/loss").step.tolist() == validated
+
+
+def test_a_run_that_epochs_end_before_max_steps_ends_at_the_lowest_rate(run):
+    epochs = ["trainer.max_steps=600", "trainer.max_epochs=2", "trainer.limit_train_batches=3"]
+    run_dir = run("epochs", *epochs, "trainer.limit_val_batches=0", "logger=csv", "callbacks=none")
+    rates = pd.read_csv(run_dir / "metrics.csv")["train/lr"]
+    assert len(rates) == 6
+    assert rates.iloc[-1] < rates.max() / 2
 
 
 def test_an_interval_that_an_epoch_of_the_text_never_reaches_is_refused(run):

@@ -236,6 +236,12 @@ def test_a_wrong_configuration_is_one_line(folder, changes, message):
     assert "\n" not in str(error.value)
 
 
+def test_weights_of_domains_that_are_left_out_need_not_be_taken_back(folder):
+    """A config such as data=olmoe_mix names all of them, and the command line can only add to it."""
+    data = ready(folder, domains=["digits", "animals"], weights={"animals": 1, "colours": 5, "digits": 3})
+    assert data.training_order.places == (768, 256)
+
+
 def test_how_often_each_token_is_seen_is_said_and_logged(folder, caplog):
     told = []
     data = ready(folder, max_steps=50, weights={"animals": 1, "colours": 0, "digits": 3})

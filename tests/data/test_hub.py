@@ -110,3 +110,12 @@ def test_a_failed_fetch_can_be_repeated(tmp_path, jsonl):
     source = hub(tmp_path, jsonl)
     source.prepare()
     assert len(texts(source)) == 100
+
+
+def test_domains_are_called_what_files_and_other_keys_can_call_them(tmp_path):
+    options = {"root": tmp_path, "text_column": "text", "max_documents": 1, "max_bytes": None}
+    years = HubDomains(datasets={2020: {"path": "json"}, 2021: {"path": "json"}}, validation_fraction=0.1, **options)
+    assert years.select([2021]).domains == ("2021",)
+    slashed = HubDomains(datasets={"a/b": {"path": "json"}}, validation_fraction=0.1, **options)
+    with pytest.raises(UserError, match=r"data\.source\.datasets: a/b cannot be part of .*; call the domain a_b"):
+        slashed.check()

@@ -56,6 +56,10 @@ def test_domains_of_equal_size_are_shuffled_differently():
     assert drawn[0][:100] != drawn[1][:100]
 
 
+def test_a_pass_is_of_the_domains_that_are_drawn():
+    assert len(order(sizes=(10, 990), weights=(1.0, 0.0))) == 10
+
+
 def test_a_domain_without_weight_is_never_drawn():
     samples = order(sizes=(0, 5, 5), weights=(0.0, 1.0, 1.0))
     assert {samples[i][0] for i in range(BLOCK)} == {1, 2}

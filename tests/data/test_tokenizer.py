@@ -56,6 +56,14 @@ def test_characters_split_over_tokens_count_their_bytes_once_each():
     assert tokenizer.token_bytes[ids].tolist() == [1, 1, 1, 0]
 
 
+def test_merges_that_a_file_says_to_drop_at_random_are_kept(tmp_path):
+    tokenizer = train(ENGLISH, 270)
+    plain = tokenizer.encode(ENGLISH)
+    tokenizer.backend.model.dropout = 0.5
+    tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer.load(tmp_path / "tokenizer.json").encode(ENGLISH) == plain
+
+
 def test_decoding_gives_the_text_back():
     tokenizer = train(ENGLISH, 270)
     [ids] = tokenizer.encode([MANY_BYTES])

@@ -31,8 +31,17 @@ def test_a_column_of_one_such_word_survives(tmp_path, word):
     assert read_csv(tmp_path / "t.csv").domain.tolist() == [word] * 2
 
 
+@pytest.mark.parametrize("words", [["2020", "2021"], ["007", None], ["1e3", "-inf"], ["True", "FALSE"], ["1 ", " 2"]])
+def test_a_column_of_text_that_reads_as_numbers_stays_text(tmp_path, words):
+    write_csv(pd.DataFrame({"domain": words, "year": [2020, 2021]}), tmp_path / "t.csv")
+    table = read_csv(tmp_path / "t.csv")
+    assert table.domain.dropna().tolist() == [word for word in words if word is not None]
+    assert table.year.tolist() == [2020, 2021]
+    assert pd.read_csv(tmp_path / "t.csv").domain.notna().tolist() == [word is not None for word in words]
+
+
 def test_other_text_is_written_as_before(tmp_path):
-    table = pd.DataFrame({"domain": ["books", None, "a b"], "layer": pd.array([0, None, 2], dtype="Int64")})
+    table = pd.DataFrame({"domain": ["books", None, "2020"], "layer": pd.array([0, None, 2], dtype="Int64")})
     write_csv(table, tmp_path / "t.csv")
     table.to_csv(tmp_path / "plain.csv", index=False)
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "plain.csv").read_bytes()

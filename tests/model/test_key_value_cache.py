@@ -74,3 +74,22 @@ def test_a_prompt_is_read_bit_by_bit_as_without_a_cache(make_config):
     logits, _ = model.extend(tokens, model.new_caches(1, 12))
     x, _ = model._run_blocks(tokens)
     assert torch.equal(logits, model.unembedding(model.norm(x[:, -1])))
+
+
+def test_no_position_beyond_the_longest_is_taken_for_another(make_config):
+    """One place left for two tokens would give both the same."""
+    model = biased_model(make_config(max_seq_len=8))
+    tokens = torch.randint(50, (1, 9))
+    caches = model.new_caches(1, 9)
+    model.extend(tokens[:, :7], caches)
+    with pytest.raises(ValueError, match=r"a sequence of 9 tokens exceeds model.max_seq_len \(8\)"):
+        model.extend(tokens[:, 7:], caches)
+    with pytest.raises(ValueError, match=r"a sequence of 9 tokens exceeds"):
+        model(tokens)
+
+
+def test_a_model_in_training_mode_reads_nothing_in_pieces(make_config):
+    """Blocks that are recomputed would keep nothing of what they read."""
+    model = biased_model(make_config(activation_checkpointing=True)).train()
+    with pytest.raises(ValueError, match=r"in training mode cannot extend .* call eval\(\) before"):
+        model.extend(torch.randint(50, (1, 3)), model.new_caches(1, 3))

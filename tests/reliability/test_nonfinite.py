@@ -71,17 +71,21 @@ def test_the_norm_that_is_looked_at_is_the_one_to_clip_by(run, tmp_path, monkeyp
 
 
 class LargeGradients(Callback):
-    """What a user's own callback may do between that look and clipping."""
+    """What a user's own callback may do between that look and clipping. `.data` hides it from PyTorch."""
+
+    def __init__(self, hidden: bool) -> None:
+        self.hidden = hidden
 
     def on_before_optimizer_step(self, trainer, module, optimizer):
         for parameter in module.parameters():
             if parameter.grad is not None:
-                parameter.grad.mul_(1000)
+                (parameter.grad.data if self.hidden else parameter.grad).mul_(1000)
 
 
-def test_gradients_that_were_changed_since_are_clipped_by_their_own_norm(run, tmp_path):
+@pytest.mark.parametrize("hidden", [False, True])
+def test_gradients_that_were_changed_since_are_clipped_by_their_own_norm(run, tmp_path, hidden):
     short = [*SHORT, "trainer.max_steps=2", "trainer.gradient_clip_val=0.01"]
-    large = f"+callbacks.large._target_={__name__}.LargeGradients"
+    large = f"+callbacks.large={{_target_:{__name__}.LargeGradients,hidden:{hidden}}}"
     run(tmp_path / "looked", *short, large)
     run(tmp_path / "never_looked", *short, large, "callbacks.nonfinite=null")
     for name, expected in weights(tmp_path / "never_looked").items():

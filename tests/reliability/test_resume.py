@@ -103,6 +103,32 @@ def test_a_run_without_time_left_ends_between_steps(run, whole, at_call, tmp_pat
     assert_same_end(whole("global_batch"), tmp_path / "run")
 
 
+EPOCHS = [*SHORT, "trainer.max_steps=-1", "trainer.limit_train_batches=6", "trainer.max_epochs=2", "balance=loss_free"]
+EPOCHS += ["+callbacks.last_validation={_target_:moe_toy.training.last_validation.LastValidationCallback}"]
+"""Of three steps, so that validations after two do not fall on their ends."""
+
+
+def test_a_run_without_time_left_at_the_end_of_an_epoch_goes_on_with_the_next(run, at_call, tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", *EPOCHS)
+    assert validated_steps(whole) == [0, 2, 5, 6]
+    with monkeypatch.context() as patch:
+        at_call("training_step", 6, lambda: patch.setattr(Timer, "time_elapsed", lambda *_: 10**6))
+        run(tmp_path / "run", *EPOCHS, "trainer.max_time={hours: 1}")
+    assert validated_steps(tmp_path / "run") == [0, 2, 3]
+    run(tmp_path / "run", *EPOCHS, "ckpt_path=auto")
+    assert validated_steps(tmp_path / "run") == [0, 2, 3, 5, 6]
+    assert saved_steps(tmp_path / "run") == saved_steps(whole) == [5, 6]
+
+
+def test_a_run_of_finished_epochs_is_finished(run, tmp_path):
+    finished = run(tmp_path / "run", *EPOCHS)
+    before = {path: path.read_bytes() for path in finished.rglob("*.ckpt")}
+    run(finished, *EPOCHS, "ckpt_path=auto")
+    assert {path: path.read_bytes() for path in finished.rglob("*.ckpt")} == before
+    run(finished, *EPOCHS, "trainer.max_epochs=3", "ckpt_path=auto")
+    assert saved_steps(finished) == [8, 9]
+
+
 @pytest.mark.parametrize("validations", ["trainer.val_check_interval=2", "trainer.limit_val_batches=0"])
 def test_the_last_step_is_saved_without_a_validation_too(run, tmp_path, validations):
     run(tmp_path / "run", *SHORT, "trainer.max_steps=3", validations)

@@ -94,6 +94,13 @@ def test_a_time_without_loggers_does_not_lose_the_rows_before(run, finished, tmp
     assert pd.read_csv(copy / "metrics.csv")["train/loss"].dropna().size == 3
 
 
+def test_rows_are_kept_whatever_their_logger_is_called(run, tmp_path):
+    mine = "+logger.mine={_target_:moe_toy.runs.metrics_file.MetricsFile,save_dir:${run_dir}}"
+    for steps in (1, 2):
+        run(tmp_path / "run", *TWO_STEPS, "logger=none", mine, f"trainer.max_steps={steps}", "ckpt_path=auto")
+    assert pd.read_csv(tmp_path / "run" / "metrics.csv")["train/loss"].count() == 2
+
+
 def test_a_score_that_is_not_a_number_is_not_the_best(run, tmp_path, monkeypatch):
     log, seen = LitMoE.log, []
 
@@ -106,6 +113,12 @@ def test_a_score_that_is_not_a_number_is_not_the_best(run, tmp_path, monkeypatch
     monkeypatch.setattr(LitMoE, "log", first_is_nan)
     run(tmp_path / "run", *TWO_STEPS)
     assert load_intact(tmp_path / "run" / "checkpoints" / "best.ckpt")["global_step"] == 2
+
+
+def test_a_score_that_is_not_logged_is_told_of_once(run, tmp_path, caplog):
+    run(tmp_path / "run", *TWO_STEPS, "callbacks.checkpoint.monitor=val/los")
+    said = "callbacks.checkpoint.monitor=val/los is not logged, so there is no best.ckpt; did you mean val/loss?"
+    assert caplog.text.count(said) == 1
 
 
 def test_a_crash_before_the_best_is_named_does_not_forget_it(run, finished, tmp_path):
@@ -150,6 +163,18 @@ def test_other_samples_than_would_have_followed_are_told_of(run, finished, tmp_p
     del content["DomainDataModule"]["order"]  # as in checkpoints of before
     save_checkpoint(content, copy / "checkpoints" / "step-000000004.ckpt")
     run(copy, *TWO_STEPS, "trainer.max_steps=5", "ckpt_path=auto")
+
+
+def test_other_text_of_the_same_length_is_told_of_too(run, finished, texts, tmp_path, caplog):
+    """The same documents in another order: as many sequences in each domain, but not those."""
+    copy, other = shutil.copytree(finished, tmp_path / "copy"), shutil.copytree(texts, tmp_path / "texts")
+    for file in other.iterdir():
+        file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    tokenizer = f"data.tokenizer={copy / 'tokenizer.json'}"
+    run(copy, *TWO_STEPS, "trainer.max_steps=3", "ckpt_path=auto", tokenizer)
+    assert "other samples follow" not in caplog.text
+    run(copy, *TWO_STEPS, "trainer.max_steps=4", "ckpt_path=auto", tokenizer, f"data.source.path={other}")
+    assert "other samples follow" in caplog.text
 
 
 def test_a_disk_that_fills_up_leaves_whole_what_it_was_to_replace(finished, tmp_path, monkeypatch):
@@ -197,6 +222,35 @@ def test_rows_that_cannot_be_read_are_refused(run, finished, tmp_path, content):
 def test_another_optimiser_than_that_of_the_checkpoint_is_refused(run, finished):
     with pytest.raises(UserError, match=r"optimizer.lr=0.001 differs from 0.002, with which .* goes on; .*init_from="):
         run(finished, *TWO_STEPS, "optimizer.lr=1e-3", "ckpt_path=auto")
+
+
+OTHER = {"moe.top_k": (2, 4), "moe.router": ("topk_then_softmax", "sigmoid"), "model.rope_base": (10000.0, 500.0)}
+"""Settings that weights do not show: as the finished run has them, and others."""
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_another_model_than_that_of_the_checkpoint_is_refused_also_where_its_weights_fit(run, finished, key):
+    was, now = OTHER[key]
+    with pytest.raises(UserError, match=rf"{key}={now} differs from {was}, with which .* goes on; .*init_from="):
+        run(finished, *TWO_STEPS, f"{key}={now}", "ckpt_path=auto")
+
+
+def test_another_loss_than_before_is_told_of(run, finished, tmp_path, caplog):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    run(copy, *TWO_STEPS, "ckpt_path=auto")
+    assert "from here on" not in caplog.text
+    run(copy, *TWO_STEPS, "ckpt_path=auto", "balance.coefficient=0.1", "moe.z_loss_coefficient=0.0")
+    assert "balance.coefficient was 0.01, and is 0.1 from here on" in caplog.text
+    assert "moe.z_loss_coefficient was 0.001, and is 0.0 from here on" in caplog.text
+
+
+def test_what_weights_are_started_with_otherwise_is_told(run, tmp_path, caplog):
+    biased = run(tmp_path / "biased", *TWO_STEPS, "trainer.max_steps=1", "balance=loss_free")
+    others = [f"{key}={now}" for key, (_, now) in OTHER.items()]
+    run(tmp_path / "new", *TWO_STEPS, "trainer.max_steps=1", f"init_from={biased}", *others)
+    for key, (was, now) in OTHER.items():
+        assert f"init_from: {key} was {was}, and is {now} now" in caplog.text
+    assert "init_from: choices had the bias of balance=loss_free, and have none now" in caplog.text
 
 
 def test_a_finished_run_can_be_continued_for_longer(run, finished, tmp_path):

@@ -113,3 +113,14 @@ def test_bf16_on_a_cpu_without_it_is_warned_of(capabilities, warned, monkeypatch
     assert not caplog.text
     check_devices(CPU | {"precision": "bf16-mixed"})
     assert ("several times as long as with trainer.precision=32-true" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("change", ["trainer.default_root_dir=scratch", "trainer.default_root_dir=null"])
+def test_checkpoints_elsewhere_than_in_the_run_directory_are_refused(refusal, change):
+    assert "trainer.default_root_dir=" in (line := refusal("train", change, "logger=csv"))
+    assert "where ckpt_path=auto looks for them; leave it at " in line
+
+
+@pytest.mark.parametrize("change", ["trainer.use_distributed_sampler=true", "~trainer.use_distributed_sampler"])
+def test_samples_that_lightning_would_deal_are_refused(refusal, change):
+    assert "trainer.use_distributed_sampler must be false" in refusal("train", change, "logger=csv")

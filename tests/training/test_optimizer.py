@@ -53,6 +53,7 @@ def test_a_run_continued_for_longer_follows_the_longer_cosine():
     for _ in range(12):
         shorter.step()
     longer.load_state_dict(shorter.state_dict())
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(learning_rates(24)[12])  # of the very next step
     longer.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(learning_rates(24)[13])
 

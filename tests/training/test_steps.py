@@ -36,7 +36,8 @@ def test_accumulation_is_not_said_twice():
 
 def trainer(**changes):
     defaults = {"overfit_batches": 0.0, "limit_train_batches": None, "limit_val_batches": None, "fast_dev_run": False}
-    return SimpleNamespace(**{"val_check_interval": 5, "check_val_every_n_epoch": 1, **defaults, **changes})
+    defaults |= {"val_check_interval": 5, "check_val_every_n_epoch": 1, "max_steps": -1, "max_epochs": -1}
+    return SimpleNamespace(**defaults | changes)
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
@@ -62,6 +63,18 @@ def test_an_interval_longer_than_an_epoch_is_refused(changes, num_steps, accumul
 )
 def test_what_lightning_takes_is_taken(changes):
     check_interval(trainer(**changes), 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_epochs"),
+    [({"max_steps": 4}, 1), ({"max_epochs": 2}, 2), ({"max_steps": 8, "limit_train_batches": 4}, 2)],
+)
+def test_a_run_of_too_few_epochs_to_validate_after_is_refused(changes, num_epochs):
+    seldom = trainer(val_check_interval=0.5, check_val_every_n_epoch=num_epochs + 1, **changes)
+    with pytest.raises(UserError, match=rf"_n_epoch \({num_epochs + 1}\) exceeds the epochs .* \({num_epochs}, of 4 "):
+        check_interval(seldom, 4, 1)
+    seldom.check_val_every_n_epoch = num_epochs
+    check_interval(seldom, 4, 1)
 
 
 @pytest.mark.parametrize("name", ["limit_train_batches", "overfit_batches"])
