@@ -62,7 +62,8 @@ class Comparison:
 
 
 def fisher(r: float) -> float:
-    return math.atanh(max(-1 + 1e-9, min(1 - 1e-9, r)))
+    """NaN stays NaN: in this order `max` and `min` keep it."""
+    return math.atanh(min(max(r, -1 + 1e-9), 1 - 1e-9))
 
 
 def require_columns(results: pd.DataFrame, *names: str) -> list[str]:
