@@ -67,9 +67,14 @@ class Results:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write `tables/<name>.parquet` and `.csv`, then `summary.json`: with it a folder is whole."""
+        """Write `tables/<name>.parquet` and `.csv`, then `summary.json`: with it a folder is whole. Tables that were
+        there and are none of these go."""
         tables = folder / "tables"
         tables.mkdir(parents=True, exist_ok=True)
+        for file in tables.glob("*.parquet"):
+            if file.stem not in self.tables:
+                file.with_suffix(".csv").unlink(missing_ok=True)
+                file.unlink()
         for name, table in self.tables.items():
             with save_atomically(tables / f"{name}.parquet") as part:
                 table.to_parquet(part, index=False)

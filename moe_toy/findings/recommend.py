@@ -43,7 +43,7 @@ def recommend(
     if cache is not None:
         cache["order"] = order_of(results.tables["cache"])
     recommendation = consistency | {"cache": cache}
-    tables = dict(results.tables)
+    tables = {name: table for name, table in results.tables.items() if name != "throughput"}  # of another device
     if device is not None:
         experts_per_token = len(results.summary["layer_ids"]) * results.summary["top_k"]
         tables["throughput"] = _throughput(curves, device, experts_per_token)

@@ -94,6 +94,13 @@ def test_a_device_turns_hit_rates_into_speed():
     assert any("does not overlap" in line for line in results.summary["recommendation"]["throughput"]["assumptions"])
 
 
+def test_without_a_device_the_speed_of_an_earlier_one_is_gone():
+    """An evaluation that had been measured with one was read back, and its report ended in a traceback."""
+    earlier = recommend(by_hand(), bandwidth_gbps=1.0, expert_bytes=1e6, compute_ms=1.0)
+    again = recommend(earlier)
+    assert "throughput" not in again.tables | again.summary["recommendation"]
+
+
 def test_half_a_device_is_refused():
     with pytest.raises(UserError, match="compute_ms is not set"):
         recommend(by_hand(), bandwidth_gbps=1.0, expert_bytes=1e6)
