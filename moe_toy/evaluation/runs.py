@@ -30,8 +30,9 @@ class FinishedRuns:
                     f"target.paths: {path} is a run of train.py, not an evaluation of one; measure it first: "
                     f"evaluate.py target.path={path} out_dir=FOLDER, and give that folder"
                 )
+        texts = {name: results.summary.get("text") for name, results in self._models.items()}
         if not self.options.allow_different_text:
-            check_same_text({name: results.summary.get("text") for name, results in self._models.items()})
+            check_same_text(texts)
 
     def prepare(self, out_dir: Path) -> None:
         OutputFolder(out_dir).check(self._identity())

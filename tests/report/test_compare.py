@@ -1,8 +1,11 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from moe_toy.errors import UserError
+from moe_toy.evaluation.runs import FinishedRuns
+from moe_toy.evaluation.settings import Options
 from moe_toy.report.compare import write_comparison
 from moe_toy.results import Results
 
@@ -82,6 +85,22 @@ def test_models_of_other_segments_are_refused(evaluated, tmp_path):
     other.save(tmp_path)
     with pytest.raises(UserError, match="segments of different lengths"):
         write_comparison([evaluated[1], tmp_path], tmp_path / "out")
+
+
+def test_hit_rates_of_different_kinds_are_refused(evaluated, tmp_path):
+    """One trace had two LRU hit rates in a ranking: by layer as of now, and by token as an earlier version counted."""
+    results = Results.load(evaluated[0])
+    cache = results.tables["cache"]
+    before = {"cache": cache[cache.order != "layer"].drop(columns="order")}
+    replace(results, tables=results.tables | before).save(tmp_path / "before")
+    replace(results, summary=results.summary | {"settings": {"cold": "miss"}}).save(tmp_path / "cold")
+    with pytest.raises(UserError, match=r"asked in different orders \(small .*: layer, .*: token\); evaluate"):
+        write_comparison([evaluated[0], tmp_path / "before"], tmp_path / "out")
+    with pytest.raises(UserError, match=r"metrics.cold \(top 1: hit, small: miss\); evaluate them alike"):
+        write_comparison([evaluated[1], tmp_path / "cold"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="asked in different orders"):
+        FinishedRuns(paths=[evaluated[1], tmp_path / "before"], options=Options(allow_different_text=True)).check()
 
 
 def test_a_folder_given_twice_counts_once(evaluated, tmp_path):
