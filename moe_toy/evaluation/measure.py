@@ -88,7 +88,13 @@ def makers_of(first: RoutingTrace, settings: MetricSettings, tokenizer: Tokenize
     )
     makers += [
         BalanceTable(first),
-        NullTable(first, settings.segment_lengths, samples=settings.null_samples, repeats=settings.null_repeats),
+        NullTable(
+            first,
+            settings.segment_lengths,
+            samples=settings.null_samples,
+            repeats=settings.null_repeats,
+            cold=settings.cold,
+        ),
         LossTable(),
         CoActivationTable(first, min_token_count=settings.min_token_count),
         PositionTable(first),
