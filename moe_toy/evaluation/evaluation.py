@@ -15,6 +15,7 @@ from moe_toy.evaluation.settings import Options
 from moe_toy.findings.recommend import recommend
 from moe_toy.results import SUMMARY, Results
 from moe_toy.routing import RoutingTrace, joined
+from moe_toy.traces.losses import Losses
 from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import save_trace
 
@@ -68,7 +69,7 @@ class Evaluation:
         keep = {"keep": kept.append} if options.save_trace else {}
         results = measure(recording, options.metrics, subject.tokenizer, about, **keep)
         if kept:
-            save_trace(joined(kept), out_dir / TRACE)
+            _save_together(kept, out_dir / TRACE)
         return recommend(results, **options.device)
 
     def _finished(self, out_dir: Path) -> Results | None:
@@ -77,6 +78,14 @@ class Evaluation:
             return None
         results = Results.load_model(out_dir)
         return results if results.summary["settings"] == self.options.metrics.as_json() else None
+
+
+def _save_together(traces: list[RoutingTrace], path: Path) -> None:
+    trace, losses = joined(traces), Losses()
+    for part in traces:
+        losses.add(part)
+    known = {name: values for name, values in losses.by_domain().items() if values}
+    save_trace(replace(trace, source=trace.source | known), path)
 
 
 def write_report(results: Results, out_dir: Path) -> Path:

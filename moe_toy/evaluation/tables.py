@@ -15,6 +15,7 @@ from moe_toy.metrics.cache import Cold
 from moe_toy.metrics.table_maker import TableMaker, make_room
 from moe_toy.routing import RoutingTrace, joined
 from moe_toy.traces.lengths import of_one_length
+from moe_toy.traces.losses import Losses
 
 NULL_CACHE_RATIOS = (1.0, 1.5, 2.0, 3.0)
 LOAD_BATCH = 64
@@ -139,17 +140,16 @@ class LossTable(TableMaker):
     """`loss` of each domain; absent where no trace knows its loss."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, dict[str, float | None]] = {"loss": {}, "bits_per_byte": {}}
+        self.losses = Losses()
 
     def memory(self, num_domains: int) -> int:
         return 0
 
     def update(self, trace: RoutingTrace) -> None:
-        for name, by_domain in self._columns.items():
-            by_domain.update(trace.source.get(name) or {})
+        self.losses.add(trace)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        table = pd.DataFrame(self._columns, dtype=float).rename_axis("domain").reset_index()
+        table = pd.DataFrame(self.losses.by_domain(), dtype=float).rename_axis("domain").reset_index()
         return {} if table.loss.isna().all() else {"loss": table}
 
 
