@@ -187,3 +187,14 @@ def test_the_loss_of_a_domain_in_two_files_is_that_of_both(tmp_path):
     kept = load_trace(tmp_path / "out" / "trace.safetensors").source
     assert kept["loss"] == {"domain0": 1.5, "domain1": 2.0}
     assert kept["bits_per_byte"] == {"domain0": pytest.approx(6 / 9), "domain1": None}
+
+
+def test_token_ids_beside_a_recording_belong_to_it(tmp_path):
+    """With other ids there the folder held the results of before, and they were taken for those of now."""
+    np.save(tmp_path / "a.npy", chosen())
+    np.save(tmp_path / "a.tokens.npy", np.arange(40))
+    evaluated(tmp_path / "a.npy", tmp_path)
+    target(tmp_path / "a.npy").prepare(tmp_path / "out")
+    np.save(tmp_path / "a.tokens.npy", np.zeros(40, int))
+    with pytest.raises(UserError, match=r"holds the results of another evaluation \(target.files..*a.tokens.npy"):
+        target(tmp_path / "a.npy").prepare(tmp_path / "out")
