@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from moe_toy.files.atomic import save_atomically
-from moe_toy.report.sweep_files import RESULTS, read_metrics, read_sweep
+from moe_toy.report.sweep_files import METRIC, RESULTS, read_metrics, read_sweep
 from moe_toy.sweep.arm import SEED, Arm
 
 
@@ -44,12 +45,12 @@ def result(arm: Arm) -> dict[str, Any]:
 
 
 def final_metrics(directory: Path) -> dict[str, float]:
-    """The last validation, if there was one, and the last value of what training logs."""
+    """The last validation, if there was one, and the last value of what training or a callback of the user logs."""
     metrics = read_metrics(directory)
     if metrics is None:
         return {}
-    training = metrics.filter(like="train/").ffill().iloc[-1].to_dict()
-    validation = metrics.drop(columns=["epoch", *training], errors="ignore")
-    measured = validation.drop(columns="step").notna().any(axis="columns")  # whatever callbacks there were
-    last = validation[measured].dropna(axis="columns", how="all").tail(1).to_dict("records")
-    return (last[0] if last else {}) | training
+    validation = metrics[[key for key in metrics if METRIC.match(key)]].dropna(axis="columns", how="all")
+    rows = metrics[["step", *validation]][validation.notna().any(axis="columns")]  # whatever callbacks there were
+    others = metrics.drop(columns=["epoch", "step", *filter(METRIC.match, metrics)], errors="ignore")
+    last = others.dropna(axis="columns", how="all").ffill().tail(1)
+    return dict(ChainMap(*rows.tail(1).to_dict("records"), *last.to_dict("records")))

@@ -27,6 +27,12 @@ def test_a_validation_counts_whatever_it_measured(tmp_path):
     assert final_metrics(tmp_path) == {"step": 1, "consistency/srp@16": 0.4, "train/loss": 3}
 
 
+def test_what_a_callback_of_the_user_logs_while_training_takes_no_place_of_the_validation(tmp_path):
+    """As Lightning's LearningRateMonitor does: the last row was its own, with no validation in it."""
+    log(tmp_path, **{"val/loss": [5, 4, None], "lr-AdamW": [0.1, None, 0.2], "train/loss": [None, 6, 3]})
+    assert final_metrics(tmp_path) == {"step": 1, "val/loss": 4, "lr-AdamW": 0.2, "train/loss": 3}
+
+
 def test_a_run_without_loggers_has_nothing(tmp_path):
     assert final_metrics(tmp_path) == {}
 
