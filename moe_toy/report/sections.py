@@ -134,7 +134,7 @@ def experts_section(results: Results) -> Section | None:
             tables["srp"], tables["specialization"], layer_ids, length
         )
     shown["Busy experts | SRP of an expert cannot lie below the dotted curve"] = experts.srp_and_activation(
-        tables["srp"], layer_ids, length, summary["top_k"] / summary["num_experts"]
+        tables["srp"], layer_ids, length
     )
     listed = expert_lists(tables["experts"], layer_ids) if "experts" in tables else ("", "")
     return Section(
