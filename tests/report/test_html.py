@@ -88,6 +88,16 @@ def test_other_segment_lengths_are_not_put_beside_the_paper(small_results, tmp_p
     assert "beside-the-paper" not in " ".join(sections(path))
 
 
+def test_hit_rates_of_another_cold_start_are_not_put_beside_the_paper(small_results, tmp_path):
+    """The paper counts the first experts as hits; those counted as misses stood among its models, as its measure."""
+    cold = small_results.summary | {"settings": {"cold": "miss"}}
+    text = write_report(replace(small_results, summary=cold), tmp_path).read_text()
+    assert "What consistency buys" not in text
+    assert "SRP and groups G1–G4" in text
+    assert "The paper counts the first ones as hits; here metrics.cold=miss." in text
+    assert "here metrics.cold" not in write_report(small_results, tmp_path / "hit").read_text()
+
+
 def test_names_and_tokens_stay_text(small_results, tmp_path):
     summary = small_results.summary | {"name": "<b>bold</b>", "source": "</script>"}
     text = write_report(replace(small_results, summary=summary), tmp_path).read_text()
