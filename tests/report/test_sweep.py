@@ -1,6 +1,7 @@
 """The page of a sweep, and its figures, from results made by hand."""
 
 import re
+import runpy
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from moe_toy.evaluation.sweep import FinishedSweep
 from moe_toy.report import sweep as report
 from moe_toy.report.figures import sweep as figures
 from moe_toy.results import Results
-from tests.paths import CONF
+from tests.paths import CONF, ROOT
 
 ARMS = {"nolb": 0.5, "baseline": 0.4, "overlb": 0.3}
 KINDS = ("domain", "input", "predicted", "target")
@@ -168,6 +169,21 @@ def test_curves_are_means_over_seeds_and_the_reader_chooses_the_metric():
     assert list(srp.x) == [0]
     assert (loss.visible, srp.visible) == (False, True)
     assert list(figure.layout.meta["choices"]) == ["loss", "SRP"]
+
+
+def test_the_picture_in_the_docs_takes_arms_that_the_paper_has_not(results, tmp_path, capsys):
+    """It ended in a KeyError, and a directory without results in the traceback of a UserError."""
+    script = runpy.run_path(str(ROOT / "docs" / "draw_sweep.py"))
+    ours = results.replace({"arm": {"overlb": "ours"}})
+    ours.loc[0, "consistency/srp@16"] = np.nan
+    bars = script["draw"](ours).axes[0]
+    diamonds = bars.collections[-1].get_offsets()
+    assert len(diamonds) == 2
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx([0.302, 0.402, 0.5025])
+    with pytest.raises(SystemExit) as stop:
+        script["main"]([str(tmp_path), str(tmp_path / "picture.png")])
+    assert stop.value.code == 2
+    assert "holds no results.parquet" in capsys.readouterr().err
 
 
 def test_strict_leaves_with_1_if_a_claim_fails(directory, tmp_path, results, capsys):
