@@ -198,3 +198,13 @@ def test_token_ids_beside_a_recording_belong_to_it(tmp_path):
     np.save(tmp_path / "a.tokens.npy", np.zeros(40, int))
     with pytest.raises(UserError, match=r"holds the results of another evaluation \(target.files..*a.tokens.npy"):
         target(tmp_path / "a.npy").prepare(tmp_path / "out")
+
+
+def test_traces_with_and_without_ranks_are_refused_before_a_folder_is_made(tmp_path):
+    """Half way through the files it was said of "the trace" that it does not name leaders."""
+    trace, folder = load_golden("sticky_e16k4").trace, tmp_path / "traces"
+    folder.mkdir()
+    save_trace(trace, folder / "a.safetensors")
+    save_trace(replace(trace, ordered=False), folder / "b.safetensors")
+    with pytest.raises(UserError, match=r"b.safetensors and .*: ranks of experts are unknown in the one and known in"):
+        target(folder).check()
