@@ -112,6 +112,7 @@ def knee(results: pd.DataFrame, *, segment_length: int, arm: str, near: float, m
     ratios = sorted(float(name.removeprefix(prefix)) for name in results if name.startswith(prefix))
     if not ratios:
         raise NotMeasuredError(f"no column {prefix}...")
+    require_columns(results, "num_moe_layers")
     values = []
     for _, run in results[results.arm == arm].iterrows():
         curve = pd.Series({ratio: run[f"{prefix}{ratio:g}"] for ratio in ratios}, dtype=float).dropna()

@@ -33,6 +33,8 @@ class Comparison:
     def __post_init__(self) -> None:
         if not len(self.values):
             raise NotMeasuredError(f"{self.name}: no seed has all of it")
+        if wrong := [value for value in self.values if not math.isfinite(value)]:
+            raise NotMeasuredError(f"{self.name}: a seed has {wrong[0]}")
 
     def interval(self) -> tuple[float, float, float]:
         if not self.correlation:

@@ -11,6 +11,7 @@ from moe_toy.errors import UserError
 from moe_toy.findings import paper
 from moe_toy.findings.claims import PAPER, Verdict, check_claim, check_claims, stated_claims, together, verdict
 from moe_toy.findings.comparison import fisher
+from moe_toy.report.figures.sweep import over_seeds
 
 SRP = "consistency/srp@16"
 SIZE = {"num_experts": 64, "top_k": 8, "num_moe_layers": 4}
@@ -251,6 +252,16 @@ def test_a_seed_without_a_correlation_says_nothing():
     order = {"key": "j", "says": "", "test": "paper_order", "metric": SRP, "column": "srp_16", "above": 0.5}
     equal = results(**{arm: [0.4, 0.4] for arm in paper.ARM_OF_MODEL.values()})
     assert verdicts(equal, order) == [Verdict.NOT_MEASURED]
+
+
+def test_values_that_are_not_finite_have_no_verdict():
+    """A loss that has overflowed ended in a traceback of the standard library."""
+    (found,) = check_claim(results(nolb=[0.5, math.inf, 0.5], baseline=[0.4] * 3), FALLING)
+    assert (found.verdict, found.comparison) == (Verdict.NOT_MEASURED, "nolb - baseline: a seed has inf")
+    assert over_seeds(results(nolb=[0.5, math.inf]), SRP).low.item() == -math.inf
+    knee = {"key": "i", "says": "", "test": "knee", "segment_length": 16, "arm": "nolb", "near": 2.0, "margin": 0.5}
+    table = results(nolb=[0.5]).assign(**{"cache/sch@16/ratio_1": 0.5}).drop(columns="num_moe_layers")
+    assert check_claim(table, knee)[0].comparison == "no column num_moe_layers"
 
 
 def test_arms_without_one_of_two_metrics_are_left_out_of_both_means():

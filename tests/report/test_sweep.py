@@ -116,13 +116,19 @@ def test_results_of_an_earlier_version_are_read_under_the_names_of_now(directory
         (lambda table: table.drop(columns="arm"), "it has no column arm"),
         (lambda table: table.iloc[:0], "it holds no arm"),
         (lambda table: table.assign(**{"val/loss": "low"}), "Unable to parse string"),
+        (lambda table: pd.concat([table, table[3:4]]), "it holds arm baseline of seed 1 twice"),
     ],
-    ids=["cost", "arm", "empty", "text"],
+    ids=["cost", "arm", "empty", "text", "twice"],
 )
 def test_a_table_that_no_sweep_wrote_is_damaged(directory, results, change, said):
     change(results).to_parquet(directory / "results.parquet")
     with pytest.raises(UserError, match=rf"results.parquet is damaged \({said}.*remove it and run the sweep's command"):
         report.read_sweep(directory)
+
+
+def test_seeds_written_as_text_are_numbers(directory, results):
+    results.assign(seed=results.seed.astype(str)).to_parquet(directory / "results.parquet")
+    assert report.judge_sweep(directory).summary["seeds"] == [1, 2, 3]
 
 
 def test_damage_in_a_sweep_is_found_before_there_is_a_folder(directory, tmp_path):
