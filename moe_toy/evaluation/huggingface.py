@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from moe_toy.model.config import ModelConfig
 
-WEIGHTS_AND_CONFIG = (".json", ".safetensors", ".bin")
+READ = (".json", ".safetensors", ".bin", ".py")
+"""Endings of the files in a folder that decide what a model computes: weights, config, and its own code."""
 TOP_K_NAMES = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "num_selects", "topk")
 MASK_FILLING = ("switch_transformers",)
 NUM_SENTINELS = 100
@@ -119,7 +120,7 @@ class HuggingFaceTarget(ModelTarget):
         folder = Path(self.source)
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         return {
-            "files": {file.name: file_digest(file) for file in files if file.suffix in WEIGHTS_AND_CONFIG},
+            "files": {file.name: file_digest(file) for file in files if file.suffix in READ},
             "commit": getattr(self.config, "_commit_hash", None),
             "dtype": self.dtype,
             "part": self.part,
