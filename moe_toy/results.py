@@ -4,8 +4,8 @@
 `layer_ids`, `num_experts`, `top_k`, `vocab_size`, `domains`, `samples_per_domain`, `sequence_length` (of the longest;
 `shortest_sequence` and `num_sequences` stand beside it, absent in older folders),
 `total_parameters` and `active_parameters` (None where unknown), `text` (`words` and `fingerprint`; None
-where routing was recorded elsewhere, absent in older folders), `loss` (mean over domains, None where unknown) and
-`settings` of the metrics.
+where routing was recorded elsewhere, absent in older folders), `loss` (mean over domains, None where unknown),
+`settings` of the metrics and the `version` of their counting (absent in older folders).
 
 `tables` are those of `moe_toy.metrics.analyze` (srp, cache, specialization, load), and
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_toy.data.tokenizer import Tokenizer
-from moe_toy.evaluation.measure import measure
+from moe_toy.evaluation.measure import VERSION, measure
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import Options
 from moe_toy.findings.recommend import recommend
@@ -77,7 +77,8 @@ class Evaluation:
         if not all((out_dir / name).exists() for name in wanted):
             return None
         results = Results.load_model(out_dir)
-        return results if results.summary["settings"] == self.options.metrics.as_json() else None
+        counted = results.summary["settings"], results.summary.get("version")
+        return results if counted == (self.options.metrics.as_json(), VERSION) else None
 
 
 def _save_together(traces: list[RoutingTrace], path: Path) -> None:

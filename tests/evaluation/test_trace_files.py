@@ -208,3 +208,14 @@ def test_traces_with_and_without_ranks_are_refused_before_a_folder_is_made(tmp_p
     save_trace(replace(trace, ordered=False), folder / "b.safetensors")
     with pytest.raises(UserError, match=r"b.safetensors and .*: ranks of experts are unknown in the one and known in"):
         target(folder).check()
+
+
+def test_what_an_earlier_version_counted_is_counted_anew(folder, tmp_path):
+    """Its folder was 'measured already', whatever had been mended since."""
+    results = evaluated(folder, tmp_path)
+    other = replace(results, tables=results.tables | {"load": results.tables["load"].assign(activation_rate=0.5)})
+    other.save(tmp_path / "out")
+    assert evaluated(folder, tmp_path).tables["load"].activation_rate.eq(0.5).all()
+    before = {key: value for key, value in results.summary.items() if key != "version"}
+    replace(other, summary=before).save(tmp_path / "out")
+    assert not evaluated(folder, tmp_path).tables["load"].activation_rate.eq(0.5).all()
