@@ -63,20 +63,22 @@ def _consistency(results: Results) -> dict[str, Any]:
         "segment_length": length,
         "srp": float(model.srp),
         "srp_floor": float(2 * model.activation_rate / (1 + model.activation_rate)),  # 2k / (E + k)
-        "srp_shuffled": _shuffled(results, length),
+        **_shuffled(results, length),
         "group": paper.group(model.srp) if length == paper.SEGMENT_LENGTH else None,
         "worst_domain": None if by_domain.empty else str(by_domain.idxmin()),
         "worst_domain_srp": None if by_domain.empty else float(by_domain.min()),
     }
 
 
-def _shuffled(results: Results, length: int) -> float | None:
-    """SRP of the same decisions dealt to other tokens of the corpus: what popular experts alone explain."""
-    if "nulls" not in results.tables:
-        return None
-    nulls = results.tables["nulls"]
-    score = nulls[(nulls.metric == "srp") & (nulls.segment_length == length)].corpus
-    return None if score.empty else float(score.iloc[0])
+def _shuffled(results: Results, length: int) -> dict[str, float | None]:
+    """SRP of a few sequences of each domain, and of the same decisions dealt to other tokens of these: what popular
+    experts alone explain."""
+    scores = {"srp_unshuffled": None, "srp_shuffled": None}
+    if "nulls" in results.tables:
+        nulls = results.tables["nulls"]
+        for row in nulls[(nulls.metric == "srp") & (nulls.segment_length == length)].head(1).itertuples():
+            scores = {"srp_unshuffled": float(row.raw), "srp_shuffled": float(row.corpus)}
+    return scores
 
 
 def _cache(curves: dict[str, pd.DataFrame], summary: dict[str, Any], share: float) -> dict[str, Any] | None:

@@ -127,6 +127,7 @@ def ranked(models: Mapping[str, Results]) -> pd.DataFrame:
                 "group": found["group"],
                 "srp": found["srp"],
                 "floor": found["srp_floor"],
+                "unshuffled": found.get("srp_unshuffled"),
                 "shuffled": found["srp_shuffled"],
                 **rates,
                 "recommended_ratio": found["cache"]["cache_ratio"] if found["cache"] else None,
@@ -172,7 +173,8 @@ def _sections(models: Mapping[str, Results], tables: Mapping[str, pd.DataFrame],
         Section(
             "Ranking",
             f"Most consistent first, by SRP over {length} tokens. Hit rates are of a cache of twice the active "
-            "experts. SRP depends on how many of how many experts are active: see the floor.",
+            "experts. SRP depends on how many of how many experts are active: see the floor. Unshuffled and shuffled "
+            "are a few sequences of each domain.",
             html_table(ranking.rename(columns=HEADINGS)),
         ),
         Section("Consistency", "SRP of each model, by length of segment and by domain.", figures(consistency)),

@@ -142,8 +142,9 @@ def test_the_results_given_stay_as_they_are(golden_results):
 def test_what_shuffled_tokens_score_is_told_where_known():
     results = by_hand()
     nulls = pd.DataFrame({"metric": ["srp", "srp", "sch"], "segment_length": [4, 16, 16], "corpus": [0.5, 0.25, 0.9]})
-    assert found(replace(results, tables=results.tables | {"nulls": nulls}))["srp_shuffled"] == 0.25
-    assert found(results)["srp_shuffled"] is None
+    answer = found(replace(results, tables=results.tables | {"nulls": nulls.assign(raw=nulls.corpus + 0.5)}))
+    assert (answer["srp_shuffled"], answer["srp_unshuffled"]) == (0.25, 0.75)
+    assert found(results)["srp_shuffled"] is found(results)["srp_unshuffled"] is None
 
 
 def test_hit_rates_that_could_not_be_counted_recommend_nothing():
