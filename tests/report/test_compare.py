@@ -103,6 +103,18 @@ def test_hit_rates_of_different_kinds_are_refused(evaluated, tmp_path):
         FinishedRuns(paths=[evaluated[1], tmp_path / "before"], options=Options(allow_different_text=True)).check()
 
 
+def test_equal_text_in_blocks_of_other_lengths_is_refused(evaluated, tmp_path):
+    """Caches start empty in each block, so the shorter one has lower hit rates whatever the model."""
+    for folder, length in zip(evaluated[:2], (64, 32), strict=True):
+        results = Results.load(folder)
+        read = {"text": {"words": "a text", "fingerprint": "0"}, "sequence_length": length}
+        replace(results, summary=results.summary | read).save(tmp_path / str(length))
+    paths = [tmp_path / "64", tmp_path / "32"]
+    with pytest.raises(UserError, match=r"small was measured on blocks of 64 tokens, top 1 on blocks of 32: .*=true"):
+        FinishedRuns(paths=paths, options=Options()).check()
+    FinishedRuns(paths=paths, options=Options(allow_different_text=True)).check()
+
+
 def test_a_folder_given_twice_counts_once(evaluated, tmp_path):
     with pytest.raises(UserError, match="at least two evaluated folders, not 1"):
         write_comparison([evaluated[0], evaluated[0]], tmp_path)
