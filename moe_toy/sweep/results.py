@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from moe_toy.files.atomic import save_atomically
 from moe_toy.report.sweep_files import METRIC, RESULTS, read_metrics, read_sweep
@@ -15,15 +16,17 @@ from moe_toy.sweep.arm import SEED, Arm
 
 
 def write_results(arms: Sequence[Arm], directory: Path) -> None:
-    """Add these arms to the table, or replace their rows: a command may run a part of the grid."""
+    """Add these arms to the table, or replace their rows: a command may run a part of the grid, and end while another
+    does."""
     path = directory / RESULTS
     table = pd.DataFrame([result(arm) for arm in arms])
-    if path.exists():
-        before = read_sweep(directory)
-        kept = [run not in set(table.run_dir) and (directory / run).is_dir() for run in before.run_dir]
-        table = pd.concat([before[kept], table])
-    with save_atomically(path) as part:
-        table.to_parquet(part, index=False)
+    with FileLock(directory / "results.lock"):
+        if path.exists():
+            before = read_sweep(directory)
+            kept = [run not in set(table.run_dir) and (directory / run).is_dir() for run in before.run_dir]
+            table = pd.concat([before[kept], table])
+        with save_atomically(path) as part:
+            table.to_parquet(part, index=False)
 
 
 def result(arm: Arm) -> dict[str, Any]:

@@ -1,9 +1,15 @@
 """What the arms of a sweep found, from what they logged."""
 
+import threading
+import time
+
 import pandas as pd
 import pytest
 
 from moe_toy.errors import UserError
+from moe_toy.report.sweep_files import read_sweep
+from moe_toy.sweep import results
+from moe_toy.sweep.arm import Arm
 from moe_toy.sweep.results import final_metrics, write_results
 
 
@@ -50,3 +56,26 @@ def test_damaged_results_of_before_are_told(tmp_path):
     (tmp_path / "results.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"results.parquet is damaged .*; remove it and run the sweep's command again"):
         write_results([], tmp_path)
+
+
+def test_two_commands_that_end_at_once_keep_each_others_rows(tmp_path, monkeypatch):
+    """The second had read the table before the first wrote it, and wrote it without those rows."""
+    row = {"num_experts": 8, "top_k": 2, "total_parameters": 1, "active_parameters": 1, "flops_per_token": 1}
+    monkeypatch.setattr(results, "result", lambda arm: row | {"arm": arm.name, "seed": 1, "run_dir": arm.name})
+    first, second, third = (Arm({"arm": name}, {}) for name in "abc")
+    for arm in (first, second, third):
+        (tmp_path / arm.name).mkdir()
+    write_results([first], tmp_path)
+    other = threading.Thread(target=write_results, args=([second], tmp_path))
+
+    def read_slowly(directory):
+        table = read_sweep(directory)
+        if threading.current_thread() is threading.main_thread():
+            other.start()
+            time.sleep(0.3)
+        return table
+
+    monkeypatch.setattr(results, "read_sweep", read_slowly)
+    write_results([third], tmp_path)
+    other.join()
+    assert set(read_sweep(tmp_path).arm) == {"a", "b", "c"}
