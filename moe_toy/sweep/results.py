@@ -13,6 +13,7 @@ from filelock import FileLock
 from moe_toy.files.atomic import save_atomically
 from moe_toy.report.sweep_files import METRIC, RESULTS, read_metrics, read_sweep
 from moe_toy.sweep.arm import SEED, Arm
+from moe_toy.sweep.record import State, read_record
 
 
 def write_results(arms: Sequence[Arm], directory: Path) -> None:
@@ -23,8 +24,9 @@ def write_results(arms: Sequence[Arm], directory: Path) -> None:
     with FileLock(directory / "results.lock"):
         if path.exists():
             before = read_sweep(directory)
-            kept = [run not in set(table.run_dir) and (directory / run).is_dir() for run in before.run_dir]
-            table = pd.concat([before[kept], table])
+            others = before[~before.run_dir.isin(table.run_dir)]
+            finished = [read_record(directory / run).state is State.DONE for run in others.run_dir]
+            table = pd.concat([others[finished], table])
         with save_atomically(path) as part:
             table.to_parquet(part, index=False)
 

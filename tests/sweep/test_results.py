@@ -10,6 +10,7 @@ from moe_toy.errors import UserError
 from moe_toy.report.sweep_files import read_sweep
 from moe_toy.sweep import results
 from moe_toy.sweep.arm import Arm
+from moe_toy.sweep.record import Record, State
 from moe_toy.sweep.results import final_metrics, write_results
 
 
@@ -58,13 +59,28 @@ def test_damaged_results_of_before_are_told(tmp_path):
         write_results([], tmp_path)
 
 
-def test_two_commands_that_end_at_once_keep_each_others_rows(tmp_path, monkeypatch):
-    """The second had read the table before the first wrote it, and wrote it without those rows."""
+@pytest.fixture
+def arms(tmp_path, monkeypatch):
+    """Three that are finished."""
     row = {"num_experts": 8, "top_k": 2, "total_parameters": 1, "active_parameters": 1, "flops_per_token": 1}
     monkeypatch.setattr(results, "result", lambda arm: row | {"arm": arm.name, "seed": 1, "run_dir": arm.name})
-    first, second, third = (Arm({"arm": name}, {}) for name in "abc")
-    for arm in (first, second, third):
-        (tmp_path / arm.name).mkdir()
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        Record(State.DONE).write(tmp_path / name)
+    return [Arm({"arm": name}, {}) for name in "abc"]
+
+
+def test_an_arm_that_is_not_finished_any_more_has_no_row(arms, tmp_path):
+    """Someone removed its directory, to train it anew, and that failed: the row of before stayed."""
+    write_results(arms, tmp_path)
+    Record(State.FAILED).write(tmp_path / "a")
+    write_results(arms[2:], tmp_path)
+    assert read_sweep(tmp_path).arm.tolist() == ["b", "c"]
+
+
+def test_two_commands_that_end_at_once_keep_each_others_rows(arms, tmp_path, monkeypatch):
+    """The second had read the table before the first wrote it, and wrote it without those rows."""
+    first, second, third = arms
     write_results([first], tmp_path)
     other = threading.Thread(target=write_results, args=([second], tmp_path))
 
