@@ -189,7 +189,10 @@ def named_by_user(
     def from_logits(module: nn.Module, returned: tuple[Any, ...]) -> Choice:
         logits = _first(returned, is_float=True)
         if num_experts is not None and logits.shape[-1] != num_experts:
-            raise ValueError(f"it returns {logits.shape[-1]} numbers a token, which are no logits of {num_experts}")
+            raise ValueError(
+                f"it returns {logits.shape[-1]} numbers a token, which are no logits of {num_experts} experts; "
+                "target.num_experts says if there are others"
+            )
         return best_first(logits.float().flatten(0, -2), top_k)
 
     def from_indices(module: nn.Module, returned: tuple[Any, ...]) -> Choice:
