@@ -6,6 +6,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from moe_toy.checks.mistakes import report_user_errors
+from moe_toy.errors import UserError
 from moe_toy.findings import paper
 from moe_toy.findings.student_t import mean_interval
 from moe_toy.report.sweep_files import read_sweep
@@ -22,6 +24,7 @@ APART = ("top16", "top2", "overlb", "nolb")
 
 def draw(results: pd.DataFrame) -> plt.Figure:
     figure, (bars, *scatters) = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
+    results = results.dropna(subset=[SRP])
     order = results.groupby("arm")[SRP].mean().sort_values().index
     colours = dict(zip(order, plt.get_cmap("viridis").resampled(len(order)).colors, strict=True))
     draw_bars(bars, results, colours)
@@ -46,15 +49,19 @@ def draw_bars(axis: plt.Axes, results: pd.DataFrame, colours: dict[str, object])
     for arm, colour in colours.items():
         mean, low, high = mean_interval(results[SRP][results.arm == arm].to_list())
         axis.barh(arm, mean, color=colour, xerr=[[mean - low], [high - mean]], error_kw={"capsize": 3})
-    axis.scatter(published[list(colours)], list(colours), 45, "white", marker="D", edgecolors="black", zorder=3)
+    shown = [arm for arm in colours if arm in published]
+    axis.scatter(published[shown], shown, 45, "white", marker="D", edgecolors="black", zorder=3)
     axis.set_xlabel("SRP@16, 95 % interval over seeds\n(diamonds: the paper, 1.43B)")
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def main() -> None:
-    sweep, picture = map(Path, sys.argv[1:])
-    draw(read_sweep(sweep)).savefig(picture, dpi=110)
+def main(arguments: list[str]) -> None:
+    with report_user_errors("picture"):
+        if len(arguments) != 2:
+            raise UserError("give the directory of a sweep and a picture to write")
+        sweep, picture = map(Path, arguments)
+        draw(read_sweep(sweep)).savefig(picture, dpi=110)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -10,8 +10,10 @@ import pandas as pd
 
 from moe_toy.checks.mistakes import report_user_errors
 from moe_toy.errors import UserError
+from moe_toy.evaluation.run_text import recorded_fingerprint
 from moe_toy.files.atomic import save_atomically
 from moe_toy.report.sweep_files import COLUMNS, RESULTS, read_sweep
+from moe_toy.runs.run_directory import TEXT
 
 SAME = ["step", *(column for column in COLUMNS if column not in ("arm", "seed", "run_dir"))]
 """What seeds of an arm share: the length of their training, where it was logged, and the sizes of their model."""
@@ -33,11 +35,25 @@ def join(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return joined
 
 
+def check_text(sweeps: list[Path]) -> None:
+    """Raise `UserError` where runs say that they were trained on different text; tables alone do not tell."""
+    seen: dict[str, Path] = {}
+    for run in (path.parent for sweep in sweeps for path in sorted(sweep.glob(f"*/{TEXT}"))):
+        seen.setdefault(recorded_fingerprint(run), run)
+    if len(seen) > 1:
+        (one, run), (other, another) = list(seen.items())[:2]
+        raise UserError(
+            f"{run} and {another} were trained on different text (fingerprints {one} and {other}); give seeds of one "
+            "sweep"
+        )
+
+
 def main(arguments: list[str]) -> None:
     with report_user_errors("OUT"):
         if len(arguments) < 3:
             raise UserError("give a directory to write to and the directories of at least two sweeps")
         out, *sweeps = map(Path, arguments)
+        check_text(sweeps)
         joined = join({str(sweep): read_sweep(sweep) for sweep in sweeps})
         out.mkdir(parents=True, exist_ok=True)
         with save_atomically(out / RESULTS) as part:

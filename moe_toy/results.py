@@ -4,8 +4,8 @@
 `layer_ids`, `num_experts`, `top_k`, `vocab_size`, `domains`, `samples_per_domain`, `sequence_length` (of the longest;
 `shortest_sequence` and `num_sequences` stand beside it, absent in older folders),
 `total_parameters` and `active_parameters` (None where unknown), `text` (`words` and `fingerprint`; None
-where routing was recorded elsewhere, absent in older folders), `loss` (mean over domains, None where unknown) and
-`settings` of the metrics.
+where routing was recorded elsewhere, absent in older folders), `loss` (mean over domains, None where unknown),
+`settings` of the metrics and the `version` of their counting (absent in older folders).
 
 `tables` are those of `moe_toy.metrics.analyze` (srp, cache, specialization, load), and
 
@@ -67,9 +67,14 @@ class Results:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Write `tables/<name>.parquet` and `.csv`, then `summary.json`: with it a folder is whole."""
+        """Write `tables/<name>.parquet` and `.csv`, then `summary.json`: with it a folder is whole. Tables that were
+        there and are none of these go."""
         tables = folder / "tables"
         tables.mkdir(parents=True, exist_ok=True)
+        for file in tables.glob("*.parquet"):
+            if file.stem not in self.tables:
+                file.with_suffix(".csv").unlink(missing_ok=True)
+                file.unlink()
         for name, table in self.tables.items():
             with save_atomically(tables / f"{name}.parquet") as part:
                 table.to_parquet(part, index=False)

@@ -17,6 +17,15 @@ def test_results_come_back_as_they_were_saved(tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_tables_of_earlier_results_do_not_stay(tmp_path):
+    """They were read again as if they belonged to the summary beside them."""
+    table = pd.DataFrame({"srp": [0.5]})
+    Results({}, {"srp": table, "throughput": table}).save(tmp_path)
+    Results({}, {"srp": table}).save(tmp_path)
+    assert set(Results.load(tmp_path).tables) == {"srp"}
+    assert {file.name for file in (tmp_path / "tables").iterdir()} == {"srp.parquet", "srp.csv"}
+
+
 def test_a_domain_called_like_a_missing_value_survives_in_csv(tmp_path):
     Results({}, {"loss": pd.DataFrame({"domain": ["NA", "null", None], "loss": [1.0, 2.0, 3.0]})}).save(tmp_path)
     assert pd.read_csv(tmp_path / "tables" / "loss.csv").domain.isna().tolist() == [False, False, True]

@@ -14,9 +14,9 @@ from moe_toy.errors import UserError
 
 PLAIN = re.compile(r"[\w/\\+.$%*@?|: \t-]*", re.ASCII)  # what Hydra's grammar reads without quotes
 STRUCTURE = set("'\"()[]{}=,")  # what has a meaning in it
-NUMBER_WITH_UNDERSCORES = re.compile(r"[+-]?\d[\d_]*_[\d_]*\d")
+NUMBER = re.compile(r"[+-]?[\d._]+(e[+-]?\d+)?", re.IGNORECASE)
 TEXT_KEYS = ("name", "sweep_name")
-"""Their values stay text where YAML would read a number such as 2024_01."""
+"""Their values stay text where YAML would read a number such as 2024_01 or 1.10."""
 DASHED_KEY = re.compile(r"--([\w@/]+(\.[\w@/]+)*=.*)", re.DOTALL)
 HYDRA_OPTIONS = {"config-name", "config-path", "config-dir", "experimental-rerun", "package", "cfg", "info"}
 
@@ -46,7 +46,7 @@ def quote(argument: str) -> str:
     key, equals, value = argument.partition("=")
     value = os.path.expanduser(value)
     is_structure = set(value) & STRUCTURE and not os.path.exists(value)
-    is_number = key in TEXT_KEYS and NUMBER_WITH_UNDERSCORES.fullmatch(value)
+    is_number = key in TEXT_KEYS and NUMBER.fullmatch(value)
     if argument.startswith("-") or is_structure or (PLAIN.fullmatch(value) and not is_number):
         return f"{key}{equals}{value}"
     return f"{key}={in_quotes(value)}"

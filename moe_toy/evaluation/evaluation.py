@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from moe_toy.data.tokenizer import Tokenizer
-from moe_toy.evaluation.measure import measure
+from moe_toy.evaluation.measure import VERSION, measure
 from moe_toy.evaluation.output_folder import OutputFolder
 from moe_toy.evaluation.settings import Options
 from moe_toy.findings.recommend import recommend
 from moe_toy.results import SUMMARY, Results
 from moe_toy.routing import RoutingTrace, joined
+from moe_toy.traces.losses import Losses
 from moe_toy.traces.recording import Recording
 from moe_toy.traces.trace_file import save_trace
 
@@ -68,7 +69,7 @@ class Evaluation:
         keep = {"keep": kept.append} if options.save_trace else {}
         results = measure(recording, options.metrics, subject.tokenizer, about, **keep)
         if kept:
-            save_trace(joined(kept), out_dir / TRACE)
+            _save_together(kept, out_dir / TRACE)
         return recommend(results, **options.device)
 
     def _finished(self, out_dir: Path) -> Results | None:
@@ -76,7 +77,16 @@ class Evaluation:
         if not all((out_dir / name).exists() for name in wanted):
             return None
         results = Results.load_model(out_dir)
-        return results if results.summary["settings"] == self.options.metrics.as_json() else None
+        counted = results.summary["settings"], results.summary.get("version")
+        return results if counted == (self.options.metrics.as_json(), VERSION) else None
+
+
+def _save_together(traces: list[RoutingTrace], path: Path) -> None:
+    trace, losses = joined(traces), Losses()
+    for part in traces:
+        losses.add(part)
+    known = {name: values for name, values in losses.by_domain().items() if values}
+    save_trace(replace(trace, source=trace.source | known), path)
 
 
 def write_report(results: Results, out_dir: Path) -> Path:

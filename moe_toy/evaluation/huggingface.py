@@ -13,7 +13,7 @@ from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
 from moe_toy.evaluation.evaluation import write_report
 from moe_toy.evaluation.offloading import Offloading, store_bytes
-from moe_toy.evaluation.pretrained_model import PretrainedModel, first_number
+from moe_toy.evaluation.pretrained_model import NUM_EXPERTS_NAMES, PretrainedModel, first_number
 from moe_toy.evaluation.reading import Reading
 from moe_toy.evaluation.router_hooks import Family, family_of, named_by_user
 from moe_toy.evaluation.settings import Options
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from moe_toy.model.config import ModelConfig
 
-WEIGHTS_AND_CONFIG = (".json", ".safetensors", ".bin")
+READ = (".json", ".safetensors", ".bin", ".py")
+"""Endings of the files in a folder that decide what a model computes: weights, config, and its own code."""
 TOP_K_NAMES = ("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "num_selects", "topk")
 MASK_FILLING = ("switch_transformers",)
 NUM_SENTINELS = 100
@@ -119,7 +120,7 @@ class HuggingFaceTarget(ModelTarget):
         folder = Path(self.source)
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         return {
-            "files": {file.name: file_digest(file) for file in files if file.suffix in WEIGHTS_AND_CONFIG},
+            "files": {file.name: file_digest(file) for file in files if file.suffix in READ},
             "commit": getattr(self.config, "_commit_hash", None),
             "dtype": self.dtype,
             "part": self.part,
@@ -171,7 +172,8 @@ class HuggingFaceTarget(ModelTarget):
         top_k = self.top_k or first_number(self.config, TOP_K_NAMES)
         if top_k is None and self.router_output == "logits":
             raise UserError(f"the config of {self.source} does not say how many experts a token has; give target.top_k")
-        return named_by_user(self.router_modules, self.router_output, top_k)
+        num_experts = self.num_experts or first_number(self.config, NUM_EXPERTS_NAMES)
+        return named_by_user(self.router_modules, self.router_output, top_k, num_experts)
 
     def _our_config(self) -> ModelConfig:
         try:

@@ -25,6 +25,8 @@ from moe_toy.traces.notes import notes_on
 from moe_toy.traces.recording import Recording
 
 log = logging.getLogger(__name__)
+VERSION = 2
+"""Of the tables: raised where equal traces give other numbers, so that those of before are not taken for them."""
 VOCABULARY_BYTES = 8e9
 
 
@@ -88,7 +90,13 @@ def makers_of(first: RoutingTrace, settings: MetricSettings, tokenizer: Tokenize
     )
     makers += [
         BalanceTable(first),
-        NullTable(first, settings.segment_lengths, samples=settings.null_samples, repeats=settings.null_repeats),
+        NullTable(
+            first,
+            settings.segment_lengths,
+            samples=settings.null_samples,
+            repeats=settings.null_repeats,
+            cold=settings.cold,
+        ),
         LossTable(),
         CoActivationTable(first, min_token_count=settings.min_token_count),
         PositionTable(first),
@@ -117,6 +125,7 @@ def summarize(
         "sequence_length": first.sequence_length,
         "loss": float(tables["loss"].loss.mean()) if "loss" in tables else None,
         "settings": settings.as_json(),
+        "version": VERSION,
     }
 
 

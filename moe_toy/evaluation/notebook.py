@@ -96,6 +96,11 @@ class ModelInMemory(ModelTarget):
     def check(self) -> None:
         if not hasattr(self.model, "config"):
             raise UserError(f"a {self.name} is no model that evaluate knows; pass one of ours or of transformers")
+        if getattr(self.model.config, "is_encoder_decoder", False):
+            raise UserError(
+                f"a {self.name} has an encoder and a decoder; save it, and measure one of them with evaluate.py "
+                "target=huggingface target.path=FOLDER target.part=encoder"
+            )
         self.reading.check(self)
 
     def prepare(self, out_dir: Path) -> None:

@@ -86,6 +86,7 @@ class PretrainedModel(LoadedModel):
         self, token_ids: Tensor, vocab_size: int | None = None, predicted_ids: Tensor | None = None
     ) -> RoutingTrace:
         expert_ids = self.hooks.take(batch=len(token_ids))
+        self._check(expert_ids)
         if self.active_parameters is None:
             self.active_parameters = self._active_parameters(expert_ids.shape[-1])
         return RoutingTrace(
@@ -96,6 +97,19 @@ class PretrainedModel(LoadedModel):
             vocab_size=vocab_size,
             predicted_ids=predicted_ids,
         )
+
+    def _check(self, expert_ids: Int[Tensor, "layer batch seq k"]) -> None:
+        """Before they are kept in small integers, which would make other experts of them."""
+        lowest, highest = (int(extreme) for extreme in expert_ids.aminmax())
+        if highest >= self.num_experts:
+            raise UserError(
+                f"a router chose expert {highest} of {self.num_experts}; give target.num_experts, at least "
+                f"{highest + 1}"
+            )
+        if lowest < 0:
+            raise UserError(
+                f"a router chose expert {lowest}, which is none; name other modules with target.router_modules=REGEX"
+            )
 
     def _active_parameters(self, top_k: int) -> int | None:
         """All parameters but those of the experts that a token does not use."""

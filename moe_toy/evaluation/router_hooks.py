@@ -178,17 +178,34 @@ class RouterHooks:
         return keep
 
 
-def named_by_user(modules: str, output: Literal["logits", "indices"], top_k: int | None) -> Family:
-    """A family that this file does not know: modules which return the logits, or the indices, of a router first."""
+def named_by_user(
+    modules: str, output: Literal["logits", "indices"], top_k: int | None, num_experts: int | None = None
+) -> Family:
+    """A family that this file does not know: modules which return the logits, or the indices, of a router first.
+
+    Where `num_experts` is known, as many logits must be there: weights of the chosen experts are no logits.
+    """
 
     def from_logits(module: nn.Module, returned: tuple[Any, ...]) -> Choice:
-        logits: Float[Tensor, "*token expert"] = next(x for x in returned if x.is_floating_point())
+        logits = _first(returned, is_float=True)
+        if num_experts is not None and logits.shape[-1] != num_experts:
+            raise ValueError(
+                f"it returns {logits.shape[-1]} numbers a token, which are no logits of {num_experts} experts; "
+                "target.num_experts says if there are others"
+            )
         return best_first(logits.float().flatten(0, -2), top_k)
 
     def from_indices(module: nn.Module, returned: tuple[Any, ...]) -> Choice:
-        return next(x for x in returned if not x.is_floating_point()).flatten(0, -2)
+        return _first(returned, is_float=False).flatten(0, -2)
 
     return Family(modules, "output", from_logits if output == "logits" else from_indices)
+
+
+def _first(returned: tuple[Any, ...], *, is_float: bool) -> Tensor:
+    tensors = [part for part in returned if isinstance(part, Tensor)]
+    if not (found := [tensor for tensor in tensors if tensor.is_floating_point() == is_float]):
+        raise ValueError(f"it returns no {'logits' if is_float else 'indices'}")
+    return found[0]
 
 
 def _layer_of(name: str) -> int:

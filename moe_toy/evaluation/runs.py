@@ -30,8 +30,11 @@ class FinishedRuns:
                     f"target.paths: {path} is a run of train.py, not an evaluation of one; measure it first: "
                     f"evaluate.py target.path={path} out_dir=FOLDER, and give that folder"
                 )
+        summaries = {name: results.summary for name, results in self._models.items()}
         if not self.options.allow_different_text:
-            check_same_text({name: results.summary.get("text") for name, results in self._models.items()})
+            check_same_text({name: summary.get("text") for name, summary in summaries.items()})
+            read = {name: summary for name, summary in summaries.items() if summary.get("text")}
+            check_same_length({name: summary["sequence_length"] for name, summary in read.items()})
 
     def prepare(self, out_dir: Path) -> None:
         OutputFolder(out_dir).check(self._identity())
@@ -67,6 +70,18 @@ def check_same_text(texts: dict[str, dict[str, str] | None]) -> None:
             raise UserError(
                 f"{first} was measured on {_words(known[first])}, {name} on {_words(text)}: their numbers do not "
                 "compare; evaluate them on one text, or pass allow_different_text=true"
+            )
+
+
+def check_same_length(lengths: dict[str, int]) -> None:
+    """Raise `UserError` naming two that read blocks of different lengths, each of which finds its caches empty."""
+    first = next(iter(lengths), "")
+    for name, length in lengths.items():
+        if length != lengths[first]:
+            raise UserError(
+                f"{first} was measured on blocks of {lengths[first]} tokens, {name} on blocks of {length}: their hit "
+                "rates do not compare; evaluate them with one data.validation_length, or pass "
+                "allow_different_text=true"
             )
 
 

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from moe_toy.metrics import SRP, CacheHitRate, LoadBalance, LoadScores, null_scores
 from moe_toy.metrics.activation import SEGMENT_LENGTH
+from moe_toy.metrics.cache import Cold
 from moe_toy.metrics.table_maker import TableMaker, make_room
 from moe_toy.routing import RoutingTrace, joined
 from moe_toy.traces.lengths import of_one_length
+from moe_toy.traces.losses import Losses
 
 NULL_CACHE_RATIOS = (1.0, 1.5, 2.0, 3.0)
 LOAD_BATCH = 64
@@ -98,10 +100,13 @@ class SomeOfEachDomain(TableMaker):
 class NullTable(SomeOfEachDomain):
     """`nulls`: SRP and the hit rate of the segment cache of the whole model, beside the same of each null model."""
 
-    def __init__(self, first: RoutingTrace, segment_lengths: tuple[int, ...], *, samples: int, repeats: int) -> None:
+    def __init__(
+        self, first: RoutingTrace, segment_lengths: tuple[int, ...], *, samples: int, repeats: int, cold: Cold
+    ) -> None:
         super().__init__(first, samples)
-        self.wanted_lengths = segment_lengths
+        self.wanted_lengths = tuple(dict.fromkeys(segment_lengths))
         self.repeats = repeats
+        self.cold = cold
 
     def tables(self) -> dict[str, pd.DataFrame]:
         trace = self.trace
@@ -115,7 +120,8 @@ class NullTable(SomeOfEachDomain):
         def score(shuffled: RoutingTrace) -> Tensor:
             segments = [SRP(**sizes, segment_length=m) for m in lengths]
             top_k = trace.expert_ids.shape[3]
-            cache = CacheHitRate(**sizes, top_k=top_k, scope="model", segment_length=SEGMENT_LENGTH)
+            options = {"top_k": top_k, "segment_length": SEGMENT_LENGTH, "cold": self.cold}
+            cache = CacheHitRate(**sizes, **options, scope="model")
             for metric in (*segments, cache):
                 metric.update(shuffled)
             hit_rates = cache.compute()
@@ -134,17 +140,16 @@ class LossTable(TableMaker):
     """`loss` of each domain; absent where no trace knows its loss."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, dict[str, float | None]] = {"loss": {}, "bits_per_byte": {}}
+        self.losses = Losses()
 
     def memory(self, num_domains: int) -> int:
         return 0
 
     def update(self, trace: RoutingTrace) -> None:
-        for name, by_domain in self._columns.items():
-            by_domain.update(trace.source.get(name) or {})
+        self.losses.add(trace)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        table = pd.DataFrame(self._columns, dtype=float).rename_axis("domain").reset_index()
+        table = pd.DataFrame(self.losses.by_domain(), dtype=float).rename_axis("domain").reset_index()
         return {} if table.loss.isna().all() else {"loss": table}
 
 

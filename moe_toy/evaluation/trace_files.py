@@ -23,6 +23,7 @@ from moe_toy.files.reading import reading
 from moe_toy.offload.replay import SCRATCH_BYTES
 from moe_toy.results import Results
 from moe_toy.routing import RoutingTrace
+from moe_toy.traces.arrays import tokens_beside
 from moe_toy.traces.contents import bare_name
 from moe_toy.traces.foreign import ENDINGS, import_traces
 from moe_toy.traces.one_model import OneModel
@@ -140,7 +141,9 @@ class TraceTarget:
         options |= {} if self.tokenizer is None else {"tokenizer": file_digest(self.tokenizer)}
         if self.offloading is not None:
             options |= {"offload": self.offloading.settings.as_json(), "expert_bytes": self.expert_bytes}
-        return {"files": {str(file.resolve()): file_digest(file) for file in self._files()}, **options}
+        files = self._files()
+        read = [*files, *(beside for file in files if (beside := tokens_beside(file)) is not None)]
+        return {"files": {str(file.resolve()): file_digest(file) for file in read}, **options}
 
     def record(self, folder: Path) -> list[Path]:
         """Trace files of ours: the given ones, or in `folder` what was made of others."""

@@ -61,6 +61,7 @@ def share_of_gain_at_equal(
 
     Gains of a seed are divided by the mean gain over seeds; where that is none, there is nothing to share.
     """
+    results = results.dropna(subset=require_columns(results, metric, part))
     whole = _gaps(results, metric, matched, column, (first, other))
     parts = _gaps(results, part, matched, column, (first, other))
     if whole and fmean(whole) <= 0:

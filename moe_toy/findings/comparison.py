@@ -33,6 +33,8 @@ class Comparison:
     def __post_init__(self) -> None:
         if not len(self.values):
             raise NotMeasuredError(f"{self.name}: no seed has all of it")
+        if wrong := [value for value in self.values if not math.isfinite(value)]:
+            raise NotMeasuredError(f"{self.name}: a seed has {wrong[0]}")
 
     def interval(self) -> tuple[float, float, float]:
         if not self.correlation:
@@ -62,7 +64,8 @@ class Comparison:
 
 
 def fisher(r: float) -> float:
-    return math.atanh(max(-1 + 1e-9, min(1 - 1e-9, r)))
+    """NaN stays NaN: in this order `max` and `min` keep it."""
+    return math.atanh(min(max(r, -1 + 1e-9), 1 - 1e-9))
 
 
 def require_columns(results: pd.DataFrame, *names: str) -> list[str]:

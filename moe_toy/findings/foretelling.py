@@ -80,9 +80,12 @@ def foretell(arms: pd.DataFrame, without: Sequence[str] = ()) -> pd.DataFrame:
         for place, group in kept.groupby(PLACE, sort=False):
             for x in (SRP, HIT_RATE):
                 for y in MEASURES:
-                    if x != y and len(group) > 3 and group[y].nunique() > 1:
-                        r, low, high = correlation_interval(list(group[x]), list(group[y]))
-                        said = dict(zip(PLACE, place, strict=True)) | {"x": x, "y": y, "arms": len(group)}
+                    if x == y:
+                        continue
+                    pairs = group[[x, y]].dropna()
+                    if len(pairs) > 3 and pairs.nunique().min() > 1:  # of a constant there is no r
+                        r, low, high = correlation_interval(list(pairs[x]), list(pairs[y]))
+                        said = dict(zip(PLACE, place, strict=True)) | {"x": x, "y": y, "arms": len(pairs)}
                         rows.append(said | {"without": " ".join(left_out), "r": r, "ci_low": low, "ci_high": high})
     return pd.DataFrame(rows)
 

@@ -43,10 +43,9 @@ def recommend(
     if cache is not None:
         cache["order"] = order_of(results.tables["cache"])
     recommendation = consistency | {"cache": cache}
-    tables = dict(results.tables)
+    tables = {name: table for name, table in results.tables.items() if name != "throughput"}  # of another device
     if device is not None:
-        experts_per_token = len(results.summary["layer_ids"]) * results.summary["top_k"]
-        tables["throughput"] = _throughput(curves, device, experts_per_token)
+        tables["throughput"] = _throughput(curves, device, _experts_per_token(results.tables["load"]))
         recommendation["throughput"] = vars(device) | {"assumptions": list(ASSUMPTIONS)}
     return replace(results, summary=results.summary | {"recommendation": recommendation}, tables=tables)
 
@@ -60,25 +59,26 @@ def _consistency(results: Results) -> dict[str, Any]:
     scores = scores[scores.segment_length == length]
     model = scores[scores.domain.isna()].iloc[0]
     by_domain = scores[scores.domain.notna()].set_index("domain").srp.dropna()
-    k, num_experts = results.summary["top_k"], results.summary["num_experts"]
     return {
         "segment_length": length,
         "srp": float(model.srp),
-        "srp_floor": 2 * k / (num_experts + k),
-        "srp_shuffled": _shuffled(results, length),
+        "srp_floor": float(2 * model.activation_rate / (1 + model.activation_rate)),  # 2k / (E + k)
+        **_shuffled(results, length),
         "group": paper.group(model.srp) if length == paper.SEGMENT_LENGTH else None,
         "worst_domain": None if by_domain.empty else str(by_domain.idxmin()),
         "worst_domain_srp": None if by_domain.empty else float(by_domain.min()),
     }
 
 
-def _shuffled(results: Results, length: int) -> float | None:
-    """SRP of the same decisions dealt to other tokens of the corpus: what popular experts alone explain."""
-    if "nulls" not in results.tables:
-        return None
-    nulls = results.tables["nulls"]
-    score = nulls[(nulls.metric == "srp") & (nulls.segment_length == length)].corpus
-    return None if score.empty else float(score.iloc[0])
+def _shuffled(results: Results, length: int) -> dict[str, float | None]:
+    """SRP of a few sequences of each domain, and of the same decisions dealt to other tokens of these: what popular
+    experts alone explain."""
+    scores = {"srp_unshuffled": None, "srp_shuffled": None}
+    if "nulls" in results.tables:
+        nulls = results.tables["nulls"]
+        for row in nulls[(nulls.metric == "srp") & (nulls.segment_length == length)].head(1).itertuples():
+            scores = {"srp_unshuffled": float(row.raw), "srp_shuffled": float(row.corpus)}
+    return scores
 
 
 def _cache(curves: dict[str, pd.DataFrame], summary: dict[str, Any], share: float) -> dict[str, Any] | None:
@@ -109,7 +109,12 @@ def _cache(curves: dict[str, pd.DataFrame], summary: dict[str, Any], share: floa
     }
 
 
-def _throughput(curves: dict[str, pd.DataFrame], device: Device, experts_per_token: int) -> pd.DataFrame:
+def _experts_per_token(load: pd.DataFrame) -> float:
+    """In all layers together, where tokens have different numbers of experts in the mean."""
+    return float(load[load.domain.isna()].activation_rate.sum())
+
+
+def _throughput(curves: dict[str, pd.DataFrame], device: Device, experts_per_token: float) -> pd.DataFrame:
     import pandas as pd  # half a second
 
     table = pd.concat(curves.values(), ignore_index=True)[["policy", "capacity", "cache_ratio", "hit_rate"]]

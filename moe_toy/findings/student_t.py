@@ -10,9 +10,10 @@ CONFIDENCE = 0.95
 
 
 def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
-    """The mean of independent values and the bounds of its interval; infinitely wide for a single value."""
-    mean = fmean(values)
-    if len(values) < 2:
+    """The mean of independent values and the bounds of its interval; infinitely wide for a single value, and around NaN
+    where one is not finite."""
+    mean = fmean(values) if all(map(math.isfinite, values)) else math.nan
+    if len(values) < 2 or math.isnan(mean):
         return mean, -math.inf, math.inf
     half = quantile((1 + confidence) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half

@@ -44,7 +44,7 @@ class Device:
         return self.expert_bytes / self.bandwidth_gbps / 1e6
 
     def tokens_per_second(
-        self, hit_rate: Float[np.ndarray, " capacity"], experts_per_token: int
+        self, hit_rate: Float[np.ndarray, " capacity"], experts_per_token: float
     ) -> Float[np.ndarray, " capacity"]:
         """`experts_per_token` counts all layers."""
         misses = experts_per_token * (1 - hit_rate)

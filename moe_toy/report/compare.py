@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moe_toy.errors import UserError
 from moe_toy.findings import paper
-from moe_toy.findings.hit_rates import at_ratio, model_curve
+from moe_toy.findings.hit_rates import at_ratio, model_curve, order_of
 from moe_toy.findings.recommend import recommend
 from moe_toy.metrics.agreement import correlations, sch_with_caches, srp_with_sch
 from moe_toy.report.figures import comparison, context
@@ -31,6 +31,12 @@ HEADINGS = {
     "top_k": "active",
 }
 """Of the ranking on the page."""
+WAYS: dict[str, Callable[[Results], object]] = {
+    "segments of different lengths": lambda results: results.summary["recommendation"]["segment_length"],
+    "caches that are asked in different orders": lambda results: order_of(results.tables["cache"]),
+    "caches of different metrics.cold": lambda results: results.summary["settings"].get("cold", "hit"),
+}
+"""How models can be counted differently, by what a message says of it; `order` is missing in older folders."""
 
 
 def write_comparison(folders: Sequence[Path], out_dir: Path) -> Path:
@@ -55,13 +61,14 @@ def load_models(folders: Sequence[Path]) -> dict[str, Results]:
     for (folder, results), name in zip(loaded.items(), names, strict=True):
         unique = name if names.count(name) == 1 else f"{name} ({folder})"
         models[unique] = results if "recommendation" in results.summary else recommend(results)
+    _check_alike(models)
     return models
 
 
 def compare(models: Mapping[str, Results], folders: Sequence[Path]) -> Results:
     """Tables `models` (one row each, most consistent first), `srp_sch`, `sch_caches` (the correlated pairs) and
     `correlations`."""
-    length = _common_length(models)
+    length = next(results.summary["recommendation"]["segment_length"] for results in models.values())
     ranking = ranked(models)
     measured = {name: models[name].tables for name in ranking.model}
     pairs, real = srp_with_sch(measured), sch_with_caches(measured)
@@ -91,12 +98,13 @@ def write_comparison_page(results: Results, models: Mapping[str, Results], out_d
     )
 
 
-def _common_length(models: Mapping[str, Results]) -> int:
-    lengths = {name: results.summary["recommendation"]["segment_length"] for name, results in models.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-        raise UserError(f"models are scored over segments of different lengths ({listed}); evaluate them alike")
-    return next(iter(lengths.values()))
+def _check_alike(models: Mapping[str, Results]) -> None:
+    """Raise `UserError` where numbers of two models were counted in different ways."""
+    for different, way in WAYS.items():
+        ways = {name: way(results) for name, results in models.items()}
+        if len(set(ways.values())) > 1:
+            listed = ", ".join(f"{name}: {value}" for name, value in ways.items())
+            raise UserError(f"models are scored over {different} ({listed}); evaluate them alike")
 
 
 def ranked(models: Mapping[str, Results]) -> pd.DataFrame:
@@ -119,6 +127,7 @@ def ranked(models: Mapping[str, Results]) -> pd.DataFrame:
                 "group": found["group"],
                 "srp": found["srp"],
                 "floor": found["srp_floor"],
+                "unshuffled": found.get("srp_unshuffled"),
                 "shuffled": found["srp_shuffled"],
                 **rates,
                 "recommended_ratio": found["cache"]["cache_ratio"] if found["cache"] else None,
@@ -164,7 +173,8 @@ def _sections(models: Mapping[str, Results], tables: Mapping[str, pd.DataFrame],
         Section(
             "Ranking",
             f"Most consistent first, by SRP over {length} tokens. Hit rates are of a cache of twice the active "
-            "experts. SRP depends on how many of how many experts are active: see the floor.",
+            "experts. SRP depends on how many of how many experts are active: see the floor. Unshuffled and shuffled "
+            "are a few sequences of each domain.",
             html_table(ranking.rename(columns=HEADINGS)),
         ),
         Section("Consistency", "SRP of each model, by length of segment and by domain.", figures(consistency)),

@@ -27,7 +27,10 @@ def headline(summary: dict[str, Any]) -> str:
     found = summary["recommendation"]
     length, cache = found["segment_length"], found["cache"]
     group = f"group {found['group']}, " if found["group"] else ""
-    shuffled = "" if found["srp_shuffled"] is None else f"; {found['srp_shuffled']:.3f} when shuffled"
+    shuffled = ""
+    if found["srp_shuffled"] is not None:
+        of_few = f"{_unshuffled(found):.3f}, and {found['srp_shuffled']:.3f} when shuffled"
+        shuffled = f"; a few sequences of each domain: {of_few}"
     shown = [
         (
             f"Consistency (SRP over {length} tokens)",
@@ -53,7 +56,7 @@ def headline(summary: dict[str, Any]) -> str:
 
 def verdict(found: dict[str, Any]) -> str:
     sentence = VERDICTS[found["group"]]
-    if found["srp_shuffled"] is not None and found["srp"] - found["srp_shuffled"] < HARDLY:
+    if found["srp_shuffled"] is not None and _unshuffled(found) - found["srp_shuffled"] < HARDLY:
         sentence = POPULAR
     cache = found["cache"]
     if cache is None:
@@ -62,6 +65,12 @@ def verdict(found: dict[str, Any]) -> str:
         f"{sentence}. A cache of {cache['cache_ratio']:.2g} times the active experts "
         f"finds {100 * cache['hit_rate']['lru']:.0f} % of them."
     )
+
+
+def _unshuffled(found: dict[str, Any]) -> float:
+    """SRP of the sequences that are shuffled. Domains count equally there, so that the whole may score less even than
+    these when shuffled; older summaries do not have it."""
+    return found.get("srp_unshuffled", found["srp"])
 
 
 def reason(found: dict[str, Any]) -> str:

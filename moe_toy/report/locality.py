@@ -26,8 +26,9 @@ MEASURED = {
 
 
 def locality_points(results: pd.DataFrame) -> pd.DataFrame:
-    """A row for every point of the sweep, with means over seeds of what was logged."""
+    """A row for every point of the sweep, with means over seeds of what was logged. A key is empty where arms did not
+    vary it."""
     keys = [key for key in POINT if key in results]
-    points = results.groupby(keys, sort=False)
+    points = results.groupby(keys, sort=False, dropna=False)
     means = points[[key for key in MEASURED if key in results]].mean()
     return means.rename(columns=MEASURED).join(points.seed.nunique().rename("seeds")).reset_index()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from moe_toy.findings import paper
 from moe_toy.findings.hit_rates import at_ratio, model_curve, order_of
@@ -77,6 +78,8 @@ def caches_section(results: Results) -> Section:
     if cache.domain.notna().any():
         shown["By domain"] = caches.hit_rate_by_domain(cache, length, ratio)
     note = ORDER if order_of(cache) == "layer" else ""
+    if (cold := _cold(summary)) != "hit":
+        note += f" The paper counts the first ones as hits; here metrics.cold={cold}."
     if found["cache"] and found["cache"].get("lru_below_cycle") is not None:
         note += (
             f" Warning: below one token's cycle, {found['cache']['cycle']} experts (a cache ratio of 1), LRU evicts "
@@ -105,19 +108,17 @@ def context_section(results: Results) -> Section | None:
     import pandas as pd  # half a second
 
     numbers = paper.numbers()
-    sch = at_ratio(model_curve(results.tables["cache"], "sch", paper.SEGMENT_LENGTH, "token"), 1.5)
-    measured = pd.DataFrame({"model": [summary["name"]], "srp_16": [found["srp"]], "sch_1.5": [sch.hit_rate]})
-    return Section(
-        "Beside the paper",
-        paper.READING,
-        figures(
-            {
-                "SRP and groups G1–G4": context.srp_among_models(numbers, {summary["name"]: found["srp"]}),
-                "What consistency buys": context.sch_and_srp(numbers, measured),
-            }
-        ),
-        paper.PRECISION,
-    )
+    shown = {"SRP and groups G1–G4": context.srp_among_models(numbers, {summary["name"]: found["srp"]})}
+    if _cold(summary) == "hit":
+        sch = at_ratio(model_curve(results.tables["cache"], "sch", paper.SEGMENT_LENGTH, "token"), 1.5)
+        measured = pd.DataFrame({"model": [summary["name"]], "srp_16": [found["srp"]], "sch_1.5": [sch.hit_rate]})
+        shown["What consistency buys"] = context.sch_and_srp(numbers, measured)
+    return Section("Beside the paper", paper.READING, figures(shown), paper.PRECISION)
+
+
+def _cold(summary: dict[str, Any]) -> str:
+    """How first requests count where experts are asked for token by token; the paper's way where it is not said."""
+    return summary["settings"].get("cold", "hit")
 
 
 def experts_section(results: Results) -> Section | None:
@@ -134,7 +135,7 @@ def experts_section(results: Results) -> Section | None:
             tables["srp"], tables["specialization"], layer_ids, length
         )
     shown["Busy experts | SRP of an expert cannot lie below the dotted curve"] = experts.srp_and_activation(
-        tables["srp"], layer_ids, length, summary["top_k"] / summary["num_experts"]
+        tables["srp"], layer_ids, length
     )
     listed = expert_lists(tables["experts"], layer_ids) if "experts" in tables else ("", "")
     return Section(

@@ -34,7 +34,10 @@ def read_sweep(directory: Path) -> pd.DataFrame:
             raise ValueError(f"it has no column {missing[0]}")
         if table.empty:
             raise ValueError("it holds no arm")
-        numbers = [key for key in table if key in COLUMNS[3:] or METRIC.match(key)]
+        if (twice := table.duplicated(["arm", "seed"])).any():
+            run = table[twice].iloc[0]
+            raise ValueError(f"it holds arm {run.arm} of seed {run.seed} twice")
+        numbers = [key for key in table if key in ("seed", *COLUMNS[3:]) or METRIC.match(key)]
         return table.assign(**{key: pd.to_numeric(table[key]) for key in numbers}).copy()  # in one block, for speed
     except FileNotFoundError:
         raise UserError(f"{directory} holds no {RESULTS}; give the directory of a sweep with a finished arm") from None

@@ -33,7 +33,9 @@ def plan_sweep(name: str, directory: Path, jobs: Sequence[Job], parallel: int) -
             choices = known[places[identity]].choices
         else:
             choices = {**choices, SEED: str(values[SEED])}
-            places[identity] = run_name(",".join(f"{key}={choices[key]}" for key in sorted(choices)))
+            place = run_name(",".join(f"{key}={choices[key]}" for key in sorted(choices)))
+            shared = place in {arm.directory.name for arm in arms}  # of what is no name for a folder, such as a slash
+            places[identity] = f"{place}-{identity[:8]}" if shared else place
         job.set("hydra.sweep.subdir", places[identity])
         if "name" not in job.values:
             job.set("name", places[identity])

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from moe_toy.files.atomic import save_atomically
-from moe_toy.report.sweep_files import RESULTS, read_metrics, read_sweep
+from moe_toy.report.sweep_files import METRIC, RESULTS, read_metrics, read_sweep
 from moe_toy.sweep.arm import SEED, Arm
+from moe_toy.sweep.record import State, read_record
 
 
 def write_results(arms: Sequence[Arm], directory: Path) -> None:
-    """Add these arms to the table, or replace their rows: a command may run a part of the grid."""
+    """Add these arms to the table, or replace their rows: a command may run a part of the grid, and end while another
+    does."""
     path = directory / RESULTS
     table = pd.DataFrame([result(arm) for arm in arms])
-    if path.exists():
-        before = read_sweep(directory)
-        kept = [run not in set(table.run_dir) and (directory / run).is_dir() for run in before.run_dir]
-        table = pd.concat([before[kept], table])
-    with save_atomically(path) as part:
-        table.to_parquet(part, index=False)
+    with FileLock(directory / "results.lock"):
+        if path.exists():
+            before = read_sweep(directory)
+            others = before[~before.run_dir.isin(table.run_dir)]
+            finished = [read_record(directory / run).state is State.DONE for run in others.run_dir]
+            table = pd.concat([others[finished], table])
+        with save_atomically(path) as part:
+            table.to_parquet(part, index=False)
 
 
 def result(arm: Arm) -> dict[str, Any]:
@@ -44,12 +50,12 @@ def result(arm: Arm) -> dict[str, Any]:
 
 
 def final_metrics(directory: Path) -> dict[str, float]:
-    """The last validation, if there was one, and the last value of what training logs."""
+    """The last validation, if there was one, and the last value of what training or a callback of the user logs."""
     metrics = read_metrics(directory)
     if metrics is None:
         return {}
-    training = metrics.filter(like="train/").ffill().iloc[-1].to_dict()
-    validation = metrics.drop(columns=["epoch", *training], errors="ignore")
-    measured = validation.drop(columns="step").notna().any(axis="columns")  # whatever callbacks there were
-    last = validation[measured].dropna(axis="columns", how="all").tail(1).to_dict("records")
-    return (last[0] if last else {}) | training
+    validation = metrics[[key for key in metrics if METRIC.match(key)]].dropna(axis="columns", how="all")
+    rows = metrics[["step", *validation]][validation.notna().any(axis="columns")]  # whatever callbacks there were
+    others = metrics.drop(columns=["epoch", "step", *filter(METRIC.match, metrics)], errors="ignore")
+    last = others.dropna(axis="columns", how="all").ffill().tail(1)
+    return dict(ChainMap(*rows.tail(1).to_dict("records"), *last.to_dict("records")))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import zipfile
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         start = head(path)
         if start.startswith(NPY):
             arrays = {"routed_experts": _from_bytes(path)}
-            if (beside := _beside(path)).exists():
+            if (beside := tokens_beside(path)) is not None:
                 arrays["token_ids"] = _from_bytes(beside)
         else:
             arrays = _unpacked(contents(path)) if start.startswith(ZIP) else load(contents(path))
@@ -94,10 +95,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _beside(path: Path) -> Path:
-    named = path.name.removesuffix(".gz").removesuffix(".npy") + ".tokens.npy"
-    packed = path.with_name(f"{named}.gz")
-    return packed if packed.exists() else path.with_name(named)
+def tokens_beside(path: Path) -> Path | None:
+    """The file of token ids that is read with `path`, where there is one."""
+    named = path.with_name(path.name.removesuffix(".gz").removesuffix(".npy") + ".tokens.npy")
+    beside = named.with_name(f"{named.name}.gz"), named
+    return next((file for file in beside if os.path.exists(file)), None)  # False for a name that is too long
 
 
 def _unpacked(content: bytes) -> dict[str, np.ndarray]:

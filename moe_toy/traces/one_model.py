@@ -38,6 +38,8 @@ class OneModel:
             "predicted tokens": "known" if trace.predicted_ids is not None else "unknown",
             "bytes of an expert": trace.expert_bytes and list(trace.expert_bytes),
         }
+        if trace.vocab_size is not None:  # else nothing needs them
+            facts["ranks of experts"] = "known" if trace.ordered and not trace.padded else "unknown"
         first, expected = self._first = self._first or (file, facts)
         for name, value in facts.items():
             if value != expected[name]:

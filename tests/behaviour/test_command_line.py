@@ -99,6 +99,9 @@ def test_a_run_directory_may_be_given_as_the_shell_completes_it(complain, tmp_pa
         ("data.domains=[bücher]", "data.domains=[bücher]"),
         ("seed=1,2", "seed=1,2"),
         ("seed=1", "seed=1"),
+        ("sweep_name=1.10", "sweep_name='1.10'"),  # else it went on with the sweep 1.1
+        ("name=1e3", "name='1e3'"),
+        ("name=v1.10", "name=v1.10"),
         ("~callbacks.progress", "~callbacks.progress"),
         ("--config-dir=/x/jürgen", "--config-dir=/x/jürgen"),
     ],

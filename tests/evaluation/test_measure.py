@@ -43,6 +43,19 @@ def test_each_file_is_read_once_for_all_tables(tmp_path, monkeypatch):
     assert len(kept) == 3
 
 
+@pytest.mark.parametrize("cold", ["hit", "miss", "exclude"])
+def test_null_models_are_scored_as_the_model_is(tmp_path, cold):
+    """First requests were hits beside caches in which they were misses, and a length given twice was drawn twice."""
+    save_trace(load_golden("sticky_e16k4").trace, tmp_path / "a.safetensors")
+    settings = MetricSettings(segment_lengths=(16, 4, 16), cache_stride=1, intervals=False, cold=cold, null_samples=99)
+    tables = measure(Recording([tmp_path / "a.safetensors"]), settings, None, {}).tables
+    cache = tables["cache"].query("policy == 'sch' and scope == 'model' and order == 'token' and segment_length == 16")
+    cache = cache[cache.domain.isna()].set_index("cache_ratio").hit_rate
+    nulls = tables["nulls"].set_index(["metric", "cache_ratio"]).raw["sch"]
+    assert nulls.to_dict() == pytest.approx(cache[nulls.index].to_dict())
+    assert tables["nulls"].segment_length[tables["nulls"].metric == "srp"].tolist() == [16, 4]
+
+
 def test_a_small_file_that_asks_for_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("moe_toy.evaluation.measure.physical_memory", lambda: 10**8)
     few = measure(recording(tmp_path / "few.safetensors", 64), SETTINGS, None, {})

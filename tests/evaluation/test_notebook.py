@@ -55,6 +55,12 @@ def test_something_else_is_no_model(texts):
         evaluate(torch.nn.Linear(2, 2), texts)
 
 
+def test_a_model_of_two_sides_is_refused(texts, tokenizer_file):
+    """It was a traceback of transformers, which missed the input of the decoder."""
+    with pytest.raises(UserError, match=r"SwitchTransformers.* has an encoder and a decoder; save it, .*target.part="):
+        evaluate(tiny_model("switch_transformers"), texts, tokenizer=tokenizer_file, samples=2, length=32, **QUICK)
+
+
 def our_model() -> MoETransformer:
     config = ModelConfig(**MODEL | {"vocab_size": 300}, moe=MoEConfig(**MOE))
     return MoETransformer(config, LoadBalancer(num_layers=2, num_experts=8))

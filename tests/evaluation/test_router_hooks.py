@@ -159,6 +159,34 @@ def test_a_module_that_is_no_router_is_told():
         hooks.take(batch=2)
 
 
+@pytest.mark.parametrize(
+    ("returns", "output", "message"),
+    [
+        ("logits", "indices", "it returns no indices"),
+        ("indices", "logits", "it returns 2 numbers a token, which are no logits of 8"),
+    ],
+)
+def test_a_router_that_returns_the_other_is_told(returns, output, message):
+    """The first was a traceback; of the second, experts 0 and 1 were those of every token."""
+    model = RemoteCode(returns)
+    hooks = RouterHooks(model, named_by_user(r"layers\.\d+\.gate", output, top_k=2, num_experts=8))
+    with hooks.watching():
+        model(torch.randn(2, 3, 4))
+    with pytest.raises(UserError, match=rf"layers.0.gate .*{message}.*target.router_output=logits or indices"):
+        hooks.take(batch=2)
+
+
+def test_experts_beyond_their_number_are_refused():
+    """Where 256 were named and there were more, bytes turned expert 300 into 44; of fewer, a trace file complained."""
+    model = tiny_model("olmoe")
+    few = PretrainedModel(model, family_of("olmoe"), num_experts=4)
+    with pytest.raises(UserError, match=r"chose expert \d+ of 4; give target.num_experts, at least \d+"):
+        few.observe(TOKENS)
+    few.hooks.take = lambda batch: torch.tensor([[[[-1, 2]]]])
+    with pytest.raises(UserError, match="chose expert -1, which is none; name other modules"):
+        few.trace(TOKENS)
+
+
 def test_layers_with_another_top_k_are_refused_by_name():
     model = tiny_model("mixtral")
     routers = [module for name, module in model.named_modules() if name.endswith(".gate")]

@@ -1,6 +1,7 @@
 """Folders of recordings as people have them: what is read together, what is refused, and when."""
 
 import json
+import math
 import os
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 from moe_toy.errors import UserError
 from moe_toy.evaluation.settings import MetricSettings, Options
 from moe_toy.evaluation.trace_files import TraceTarget
-from moe_toy.traces.trace_file import save_trace
+from moe_toy.traces.trace_file import load_trace, save_trace
 from tests.metrics.conftest import load_golden
 
 METRICS = MetricSettings(segment_lengths=(4, 16), cache_stride=1, intervals=False, min_token_count=2)
@@ -159,3 +160,62 @@ def test_traces_of_ours_beside_files_without_token_ids_are_refused(folder):
     write(folder / "b.npz", chosen(layers=layers))
     with pytest.raises(UserError, match=r"b.npz does not know the ids of its tokens, .* evaluate them apart"):
         target(folder).check()
+
+
+def test_the_loss_of_a_domain_in_two_files_is_that_of_both(tmp_path):
+    """It was that of the file that came last."""
+    trace, folder = load_golden("sticky_e16k4").trace, tmp_path / "traces"
+    folder.mkdir()
+    parts = {"a": (slice(0, 3), 1.0, 0.5), "b": (slice(3, 4), 3.0, 1.0), "c": (slice(4, 8), 2.0, None)}
+    for name, (sequences, loss, bits) in parts.items():
+        domain = "domain1" if name == "c" else "domain0"
+        source = {"loss": {domain: loss}, "bits_per_byte": {domain: bits}}
+        save_trace(replace(trace.select(sequences), source=source), folder / f"{name}.safetensors")
+    made = TraceTarget(
+        path=folder,
+        num_experts=None,
+        sequence_length=None,
+        tokenizer=None,
+        options=Options(metrics=METRICS, save_trace=True),
+    )
+    made.prepare(tmp_path / "out")
+    results = made.run(tmp_path / "out")
+    found = results.tables["loss"].set_index("domain")
+    assert found.loss.to_dict() == {"domain0": 1.5, "domain1": 2.0}
+    assert found.bits_per_byte.to_dict() == pytest.approx({"domain0": 6 / 9, "domain1": math.nan}, nan_ok=True)
+    assert results.summary["loss"] == 1.75
+    kept = load_trace(tmp_path / "out" / "trace.safetensors").source
+    assert kept["loss"] == {"domain0": 1.5, "domain1": 2.0}
+    assert kept["bits_per_byte"] == {"domain0": pytest.approx(6 / 9), "domain1": None}
+
+
+def test_token_ids_beside_a_recording_belong_to_it(tmp_path):
+    """With other ids there the folder held the results of before, and they were taken for those of now."""
+    np.save(tmp_path / "a.npy", chosen())
+    np.save(tmp_path / "a.tokens.npy", np.arange(40))
+    evaluated(tmp_path / "a.npy", tmp_path)
+    target(tmp_path / "a.npy").prepare(tmp_path / "out")
+    np.save(tmp_path / "a.tokens.npy", np.zeros(40, int))
+    with pytest.raises(UserError, match=r"holds the results of another evaluation \(target.files..*a.tokens.npy"):
+        target(tmp_path / "a.npy").prepare(tmp_path / "out")
+
+
+def test_traces_with_and_without_ranks_are_refused_before_a_folder_is_made(tmp_path):
+    """Half way through the files it was said of "the trace" that it does not name leaders."""
+    trace, folder = load_golden("sticky_e16k4").trace, tmp_path / "traces"
+    folder.mkdir()
+    save_trace(trace, folder / "a.safetensors")
+    save_trace(replace(trace, ordered=False), folder / "b.safetensors")
+    with pytest.raises(UserError, match=r"b.safetensors and .*: ranks of experts are unknown in the one and known in"):
+        target(folder).check()
+
+
+def test_what_an_earlier_version_counted_is_counted_anew(folder, tmp_path):
+    """Its folder was 'measured already', whatever had been mended since."""
+    results = evaluated(folder, tmp_path)
+    other = replace(results, tables=results.tables | {"load": results.tables["load"].assign(activation_rate=0.5)})
+    other.save(tmp_path / "out")
+    assert evaluated(folder, tmp_path).tables["load"].activation_rate.eq(0.5).all()
+    before = {key: value for key, value in results.summary.items() if key != "version"}
+    replace(other, summary=before).save(tmp_path / "out")
+    assert not evaluated(folder, tmp_path).tables["load"].activation_rate.eq(0.5).all()

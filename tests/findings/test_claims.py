@@ -1,5 +1,7 @@
 """Verdicts on results made by hand, where the answer is known."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,8 @@ import yaml
 from moe_toy.errors import UserError
 from moe_toy.findings import paper
 from moe_toy.findings.claims import PAPER, Verdict, check_claim, check_claims, stated_claims, together, verdict
+from moe_toy.findings.comparison import fisher
+from moe_toy.report.figures.sweep import over_seeds
 
 SRP = "consistency/srp@16"
 SIZE = {"num_experts": 64, "top_k": 8, "num_moe_layers": 4}
@@ -235,6 +239,73 @@ def test_a_number_over_arms_is_taken_from_seeds_that_have_all_of_them():
     look_ahead["segment_lengths"] = [4, 16]
     assert check_claim(part, look_ahead)[0].seeds == 3
     assert check_claim(part, look_ahead | {"without": ["arm6"]})[0].seeds == 4
+
+
+def test_a_seed_without_a_correlation_says_nothing():
+    """It counted as a correlation of almost 1: the bound that keeps Fisher's transformation finite took NaN's place."""
+    table = results(**{f"arm{i}": [0.1 * i] * 3 for i in range(1, 6)})
+    table["sch"] = (-table[SRP]).where(table.seed > 1, 0.5)  # the same for all arms of seed 1
+    claim = {"key": "g", "says": "", "test": "correlation_over_arms", "x": SRP, "y": "sch", "above": 0.5}
+    found = check_claim(table, claim)[0]
+    assert (found.seeds, found.verdict) == (2, Verdict.FAILS)
+    assert math.isnan(fisher(math.nan))
+    order = {"key": "j", "says": "", "test": "paper_order", "metric": SRP, "column": "srp_16", "above": 0.5}
+    equal = results(**{arm: [0.4, 0.4] for arm in paper.ARM_OF_MODEL.values()})
+    assert verdicts(equal, order) == [Verdict.NOT_MEASURED]
+
+
+def test_values_that_are_not_finite_have_no_verdict():
+    """A loss that has overflowed ended in a traceback of the standard library."""
+    (found,) = check_claim(results(nolb=[0.5, math.inf, 0.5], baseline=[0.4] * 3), FALLING)
+    assert (found.verdict, found.comparison) == (Verdict.NOT_MEASURED, "nolb - baseline: a seed has inf")
+    assert over_seeds(results(nolb=[0.5, math.inf]), SRP).low.item() == -math.inf
+    knee = {"key": "i", "says": "", "test": "knee", "segment_length": 16, "arm": "nolb", "near": 2.0, "margin": 0.5}
+    table = results(nolb=[0.5]).assign(**{"cache/sch@16/ratio_1": 0.5}).drop(columns="num_moe_layers")
+    assert check_claim(table, knee)[0].comparison == "no column num_moe_layers"
+
+
+def test_arms_without_one_of_two_metrics_are_left_out_of_both_means():
+    """The mean of one metric was over other arms than that of the other."""
+    table = results(nolb=[0.5] * 3, baseline=[0.4] * 3)
+    table["r/domain"] = [0.2, 0.3, math.nan, 0.2, 0.2, 0.8]
+    table["r/input"] = [0.1, 0.1, 0.9, 0.1, 0.1, 0.1]
+    claim = {"key": "f", "says": "", "test": "metrics_higher", "higher": "r/domain", "lower": ["r/input"]}
+    found = check_claim(table, claim | {"arms": ["nolb", "baseline"]})[0]
+    assert (found.seeds, found.estimate) == (2, pytest.approx((0.1 + 0.15) / 2))
+    never = check_claim(
+        table.assign(**{"r/domain": table["r/domain"].where(table.arm == "baseline")}),
+        claim | {"arms": ["nolb", "baseline"]},
+    )[0]
+    assert (never.seeds, never.estimate) == (3, pytest.approx((0.1 + 0.1 + 0.7) / 3))
+
+
+def test_cache_ratios_that_a_model_cannot_have_are_no_points():
+    """As a constant side did, they made every correlation of their seed one of almost 1, and every gain zero."""
+    generator = np.random.default_rng(0)
+    table = results(**{f"arm{i}": [0.5] * 4 for i in range(12)})
+    for ratio in (1, 2):
+        real = generator.uniform(size=len(table))
+        table[f"cache/lru/ratio_{ratio}"] = real
+        for length, noise in ((4, 0.5), (16, 0.1)):
+            table[f"cache/sch@{length}/ratio_{ratio}"] = real + noise * generator.normal(size=len(table))
+    claim = {"key": "h", "says": "", "test": "prediction_improves", "policies": ["lru"], "segment_lengths": [4, 16]}
+    few = table.copy()
+    few.loc[few.arm == "arm3", [name for name in few if name.endswith("ratio_2")]] = math.nan
+    found = check_claim(few, claim | {"cache_ratios": [1, 2]})[0]
+    assert (found.seeds, found.verdict) == (4, Verdict.HOLDS)
+    without = few.assign(**{name: math.nan for name in few if name.endswith("ratio_2")})
+    only = check_claim(without, claim | {"cache_ratios": [1, 2]})[0]
+    assert only.estimate == pytest.approx(check_claim(table, claim | {"cache_ratios": [1]})[0].estimate)
+
+
+def test_a_knee_is_looked_for_among_the_ratios_that_a_model_can_have():
+    claim = {"key": "i", "says": "", "test": "knee", "segment_length": 16, "arm": "baseline", "margin": 0.5}
+    table = results(baseline=[0.4] * 3, other=[0.4] * 3)
+    for ratio, hit_rate in {0.5: 0.4, 0.55: math.nan, 1: 0.6, 2: 0.9, 4: 0.95, 8: 1.0, 12: math.nan}.items():
+        table[f"cache/sch@16/ratio_{ratio}"] = hit_rate
+    assert verdicts(table, claim | {"near": 2.0}) == [Verdict.HOLDS]
+    nothing = table.assign(**{name: math.nan for name in table if name.startswith("cache/")})
+    assert verdicts(nothing, claim | {"near": 2.0}) == [Verdict.NOT_MEASURED]
 
 
 def test_one_failure_fails_a_claim_and_one_gap_leaves_it_open():

@@ -68,6 +68,16 @@ def test_correlations_are_of_each_store_with_and_without_an_arm():
     assert ("disk", "srp@16", "mb_per_token", "") not in found.index  # equal in all arms
 
 
+def test_a_hit_rate_that_is_equal_everywhere_foretells_nothing():
+    """A cache that holds all experts hits always; this ended in a traceback."""
+    arms = decoded_arms(evaluations()).assign(hit_rate=1.0)
+    assert set(foretell(arms).x) == {"srp@16"}
+    unknown = arms.assign(overhead=arms.overhead.where(arms.arm != "a"))
+    found = foretell(unknown).set_index(["store", "y"])
+    assert found.arms["disk", "overhead"] == 4
+    assert -1 < found.ci_low["disk", "overhead"] < found.ci_high["disk", "overhead"] < 1
+
+
 def test_an_evaluation_that_decoded_nothing_or_has_other_segments_is_refused():
     plain = evaluation("a", 0, "disk")
     with pytest.raises(UserError, match="arm=a,seed=1 has no measured decoding"):

@@ -113,6 +113,16 @@ def test_differences_are_taken_where_both_have_runs():
     assert apart.set_index("claim").loc["balance"].verdict == Verdict.NOT_MEASURED
 
 
+def test_a_share_is_of_the_gain_of_the_same_runs():
+    """Gains of seed 11 alone were divided by the mean gain of all seeds."""
+    claim = {"key": "x", "says": "", "test": "share_of_gain_at_equal", "metric": SRP, "part": PROPER, "matched": CV}
+    claim |= {"column": "locality", "first": "contrast", "other": "none", "above": 0.5}
+    results = table()
+    results[SRP] += 0.2 * ((results.locality == "contrast") & (results.seed > 11))
+    (found,) = check_claim(results.assign(**{PROPER: results[PROPER].where(results.seed == 11)}), claim)
+    assert (found.seeds, found.estimate) == (1, pytest.approx(0.08 / (0.1 + 0.011)))
+
+
 def test_nothing_is_measured_where_there_is_no_gain_or_no_arm():
     assert verdicts(table(contrast={"srp": -0.2}))["proper-contrast"] == "not measured"
     without = table().query("locality != 'adjacent'")

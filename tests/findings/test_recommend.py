@@ -3,10 +3,13 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
 from moe_toy.errors import UserError
 from moe_toy.findings.recommend import recommend
+from moe_toy.metrics.analyze import analyze
 from moe_toy.results import Results
+from moe_toy.routing import RoutingTrace
 
 CURVES = {"sch": [0.6, 0.9, 0.95, 1.0], "lru": [0.4, 0.7, 0.9, 1.0]}  # gain: 0.35 0.4 0.2 0, 0.15 0.2 0.15 0
 
@@ -24,8 +27,9 @@ def by_hand(lengths=(16,), srp=0.45, domains=None, curves=CURVES) -> Results:
     cache = pd.DataFrame(
         rows, columns=["policy", "scope", "domain", "segment_length", "capacity", "cache_ratio", "hit_rate"]
     ).astype({"segment_length": "Int64"})
-    table = pd.DataFrame(scores, columns=["level", "domain", "segment_length", "srp"])
-    return Results({"layer_ids": [0], "num_experts": 4, "top_k": 1}, {"srp": table, "cache": cache})
+    table = pd.DataFrame(scores, columns=["level", "domain", "segment_length", "srp"]).assign(activation_rate=0.25)
+    load = pd.DataFrame({"layer": 0, "expert": range(4), "domain": None, "activation_rate": 0.25})
+    return Results({"layer_ids": [0], "num_experts": 4, "top_k": 1}, {"srp": table, "cache": cache, "load": load})
 
 
 def found(results: Results, **options) -> dict:
@@ -94,6 +98,28 @@ def test_a_device_turns_hit_rates_into_speed():
     assert any("does not overlap" in line for line in results.summary["recommendation"]["throughput"]["assumptions"])
 
 
+def test_without_a_device_the_speed_of_an_earlier_one_is_gone():
+    """An evaluation that had been measured with one was read back, and its report ended in a traceback."""
+    earlier = recommend(by_hand(), bandwidth_gbps=1.0, expert_bytes=1e6, compute_ms=1.0)
+    again = recommend(earlier)
+    assert "throughput" not in again.tables | again.summary["recommendation"]
+
+
+def test_tokens_of_different_numbers_of_experts_count_as_they_are():
+    """They counted as if each had as many as the one with most: too high a floor, and too few tokens per second."""
+    ids = torch.arange(64)[None, None, :, None] % 4
+    none = torch.where(torch.arange(64)[None, None, :, None] % 2 == 0, (ids + 1) % 4, -1)
+    trace = RoutingTrace(
+        expert_ids=torch.cat([ids, none], -1), token_ids=None, num_experts=4, layer_ids=(0,), padded=True
+    )
+    summary = {"layer_ids": [0], "num_experts": 4, "top_k": 2}
+    results = Results(summary, analyze(trace, segment_lengths=[16], cache_stride=1))
+    results = recommend(results, bandwidth_gbps=1.0, expert_bytes=1e6, compute_ms=1.0)
+    assert results.summary["recommendation"]["srp_floor"] == pytest.approx(2 * 1.5 / (4 + 1.5))
+    row = results.tables["throughput"].query("policy == 'lru' and capacity == 1").iloc[0]
+    assert row.tokens_per_second == pytest.approx(1000 / (1 + 1.5 * (1 - row.hit_rate)))
+
+
 def test_half_a_device_is_refused():
     with pytest.raises(UserError, match="compute_ms is not set"):
         recommend(by_hand(), bandwidth_gbps=1.0, expert_bytes=1e6)
@@ -116,8 +142,9 @@ def test_the_results_given_stay_as_they_are(golden_results):
 def test_what_shuffled_tokens_score_is_told_where_known():
     results = by_hand()
     nulls = pd.DataFrame({"metric": ["srp", "srp", "sch"], "segment_length": [4, 16, 16], "corpus": [0.5, 0.25, 0.9]})
-    assert found(replace(results, tables=results.tables | {"nulls": nulls}))["srp_shuffled"] == 0.25
-    assert found(results)["srp_shuffled"] is None
+    answer = found(replace(results, tables=results.tables | {"nulls": nulls.assign(raw=nulls.corpus + 0.5)}))
+    assert (answer["srp_shuffled"], answer["srp_unshuffled"]) == (0.25, 0.75)
+    assert found(results)["srp_shuffled"] is found(results)["srp_unshuffled"] is None
 
 
 def test_hit_rates_that_could_not_be_counted_recommend_nothing():

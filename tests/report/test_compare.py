@@ -1,8 +1,11 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from moe_toy.errors import UserError
+from moe_toy.evaluation.runs import FinishedRuns
+from moe_toy.evaluation.settings import Options
 from moe_toy.report.compare import write_comparison
 from moe_toy.results import Results
 
@@ -82,6 +85,34 @@ def test_models_of_other_segments_are_refused(evaluated, tmp_path):
     other.save(tmp_path)
     with pytest.raises(UserError, match="segments of different lengths"):
         write_comparison([evaluated[1], tmp_path], tmp_path / "out")
+
+
+def test_hit_rates_of_different_kinds_are_refused(evaluated, tmp_path):
+    """One trace had two LRU hit rates in a ranking: by layer as of now, and by token as an earlier version counted."""
+    results = Results.load(evaluated[0])
+    cache = results.tables["cache"]
+    before = {"cache": cache[cache.order != "layer"].drop(columns="order")}
+    replace(results, tables=results.tables | before).save(tmp_path / "before")
+    replace(results, summary=results.summary | {"settings": {"cold": "miss"}}).save(tmp_path / "cold")
+    with pytest.raises(UserError, match=r"asked in different orders \(small .*: layer, .*: token\); evaluate"):
+        write_comparison([evaluated[0], tmp_path / "before"], tmp_path / "out")
+    with pytest.raises(UserError, match=r"metrics.cold \(top 1: hit, small: miss\); evaluate them alike"):
+        write_comparison([evaluated[1], tmp_path / "cold"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="asked in different orders"):
+        FinishedRuns(paths=[evaluated[1], tmp_path / "before"], options=Options(allow_different_text=True)).check()
+
+
+def test_equal_text_in_blocks_of_other_lengths_is_refused(evaluated, tmp_path):
+    """Caches start empty in each block, so the shorter one has lower hit rates whatever the model."""
+    for folder, length in zip(evaluated[:2], (64, 32), strict=True):
+        results = Results.load(folder)
+        read = {"text": {"words": "a text", "fingerprint": "0"}, "sequence_length": length}
+        replace(results, summary=results.summary | read).save(tmp_path / str(length))
+    paths = [tmp_path / "64", tmp_path / "32"]
+    with pytest.raises(UserError, match=r"small was measured on blocks of 64 tokens, top 1 on blocks of 32: .*=true"):
+        FinishedRuns(paths=paths, options=Options()).check()
+    FinishedRuns(paths=paths, options=Options(allow_different_text=True)).check()
 
 
 def test_a_folder_given_twice_counts_once(evaluated, tmp_path):

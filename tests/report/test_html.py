@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from moe_toy.findings import paper
 from moe_toy.report.compare import write_comparison
+from moe_toy.report.figures import context
 from moe_toy.report.html import write_report
 from moe_toy.results import Results
 from tests.report.make_results import results_of, synthetic_trace
@@ -86,6 +88,25 @@ def test_other_segment_lengths_are_not_put_beside_the_paper(small_results, tmp_p
     del tables["throughput"]
     path = write_report(replace(small_results, summary=summary, tables=tables), tmp_path)
     assert "beside-the-paper" not in " ".join(sections(path))
+
+
+def test_hit_rates_of_another_cold_start_are_not_put_beside_the_paper(small_results, tmp_path):
+    """The paper counts the first experts as hits; those counted as misses stood among its models, as its measure."""
+    cold = small_results.summary | {"settings": {"cold": "miss"}}
+    text = write_report(replace(small_results, summary=cold), tmp_path).read_text()
+    assert "What consistency buys" not in text
+    assert "SRP and groups G1–G4" in text
+    assert "The paper counts the first ones as hits; here metrics.cold=miss." in text
+    assert "here metrics.cold" not in write_report(small_results, tmp_path / "hit").read_text()
+
+
+@pytest.mark.parametrize("srp", [0.1, 0.5, 0.97])
+def test_a_model_beyond_those_of_the_paper_is_in_the_picture(srp):
+    """A collapsed one was drawn beyond the right end of the axis."""
+    low, high = context.srp_among_models(paper.numbers(), {"mine": srp}).layout.xaxis.range
+    assert low < srp < high
+    assert low == pytest.approx(min(srp - 0.03, 0.15))
+    assert high == pytest.approx(max(srp + 0.03, 0.86))
 
 
 def test_names_and_tokens_stay_text(small_results, tmp_path):

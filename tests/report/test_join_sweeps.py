@@ -1,6 +1,8 @@
 """Seeds of one sweep from several directories: all of them once, and of one kind."""
 
+import json
 import runpy
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,16 @@ def test_what_does_not_belong_together_is_refused_and_nothing_written(join, halv
         assert not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
         join([str(tmp_path / "out"), halves[0]])
+
+
+def test_seeds_of_different_text_are_refused(join, halves, tmp_path, capsys):
+    """As `target=sweep` refuses them, which sees a table only."""
+    for half, fingerprint in zip(halves, ("0a", "0b"), strict=True):
+        run = Path(half) / read_sweep(Path(half)).run_dir.iloc[0]
+        run.mkdir()
+        (run / "text.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    with pytest.raises(SystemExit) as stop:
+        join([str(tmp_path / "out"), *halves])
+    assert stop.value.code == 2
+    assert "were trained on different text (fingerprints 0a and 0b); give seeds of one" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import pytest
 
 from moe_toy.report import sweep as report
 from moe_toy.report.figures import locality as figures
+from moe_toy.report.locality import locality_points
 from moe_toy.results import Results
 from tests.findings.test_locality_claims import table
 from tests.paths import ROOT
@@ -35,6 +36,29 @@ def test_a_scheme_is_a_line_along_its_best_arms_at_all_strengths():
     assert list(lines[0].x) == pytest.approx([0.5, 0.6])
     assert list(lines[1].x) == pytest.approx([0.3, 0.4])  # not where another arm misses less at fewer bits
     assert list(lines[1].y) == pytest.approx([2.2, 2.05])
+
+
+def test_arms_of_before_a_key_was_varied_are_not_left_out():
+    """A later command may vary more: the column is empty for arms that did not."""
+    earlier = rows(none1=(0.4, 2.0), contrast1=(0.6, 2.1)).assign(**{"balance.coefficient": None})
+    later = rows(none2=(0.5, 2.2)).assign(locality=None, **{"balance.coefficient": "0.1"})
+    results = pd.concat([earlier, later], ignore_index=True)
+    points = locality_points(results)
+    assert points["LRU@2"].tolist() == pytest.approx([0.4, 0.6, 0.5])
+    assert points.seeds.tolist() == [2, 2, 2]
+    dots = {trace.name: list(trace.text) for trace in figures.bits_and_misses(results).data if trace.mode == "markers"}
+    assert dots == {"none": ["none1"], "contrast": ["contrast1"], "not varied": ["none2"]}
+
+
+def test_there_is_a_line_for_every_scheme_and_a_dot_over_seeds_that_have_both():
+    """The thirteenth scheme was left out, as there were twelve looks; each mean was over the seeds that had it."""
+    schemes = {f"scheme{letter}": (0.5, 2.0) for letter in "abcdefghijklm"}
+    results = rows(**schemes)
+    dots = [trace for trace in figures.bits_and_misses(results).data if trace.mode == "markers"]
+    assert len(dots) == 13
+    results.loc[0, figures.BITS] = float("nan")
+    first = next(trace for trace in figures.bits_and_misses(results).data if trace.mode == "markers")
+    assert (first.x[0], first.y[0]) == pytest.approx((1 - 0.51, 1.99))
 
 
 def write_sweep(directory):

@@ -1,6 +1,7 @@
 """The page of a sweep, and its figures, from results made by hand."""
 
 import re
+import runpy
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from moe_toy.evaluation.sweep import FinishedSweep
 from moe_toy.report import sweep as report
 from moe_toy.report.figures import sweep as figures
 from moe_toy.results import Results
-from tests.paths import CONF
+from tests.paths import CONF, ROOT
 
 ARMS = {"nolb": 0.5, "baseline": 0.4, "overlb": 0.3}
 KINDS = ("domain", "input", "predicted", "target")
@@ -115,13 +116,19 @@ def test_results_of_an_earlier_version_are_read_under_the_names_of_now(directory
         (lambda table: table.drop(columns="arm"), "it has no column arm"),
         (lambda table: table.iloc[:0], "it holds no arm"),
         (lambda table: table.assign(**{"val/loss": "low"}), "Unable to parse string"),
+        (lambda table: pd.concat([table, table[3:4]]), "it holds arm baseline of seed 1 twice"),
     ],
-    ids=["cost", "arm", "empty", "text"],
+    ids=["cost", "arm", "empty", "text", "twice"],
 )
 def test_a_table_that_no_sweep_wrote_is_damaged(directory, results, change, said):
     change(results).to_parquet(directory / "results.parquet")
     with pytest.raises(UserError, match=rf"results.parquet is damaged \({said}.*remove it and run the sweep's command"):
         report.read_sweep(directory)
+
+
+def test_seeds_written_as_text_are_numbers(directory, results):
+    results.assign(seed=results.seed.astype(str)).to_parquet(directory / "results.parquet")
+    assert report.judge_sweep(directory).summary["seeds"] == [1, 2, 3]
 
 
 def test_damage_in_a_sweep_is_found_before_there_is_a_folder(directory, tmp_path):
@@ -168,6 +175,21 @@ def test_curves_are_means_over_seeds_and_the_reader_chooses_the_metric():
     assert list(srp.x) == [0]
     assert (loss.visible, srp.visible) == (False, True)
     assert list(figure.layout.meta["choices"]) == ["loss", "SRP"]
+
+
+def test_the_picture_in_the_docs_takes_arms_that_the_paper_has_not(results, tmp_path, capsys):
+    """It ended in a KeyError, and a directory without results in the traceback of a UserError."""
+    script = runpy.run_path(str(ROOT / "docs" / "draw_sweep.py"))
+    ours = results.replace({"arm": {"overlb": "ours"}})
+    ours.loc[0, "consistency/srp@16"] = np.nan
+    bars = script["draw"](ours).axes[0]
+    diamonds = bars.collections[-1].get_offsets()
+    assert len(diamonds) == 2
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx([0.302, 0.402, 0.5025])
+    with pytest.raises(SystemExit) as stop:
+        script["main"]([str(tmp_path), str(tmp_path / "picture.png")])
+    assert stop.value.code == 2
+    assert "holds no results.parquet" in capsys.readouterr().err
 
 
 def test_strict_leaves_with_1_if_a_claim_fails(directory, tmp_path, results, capsys):

@@ -167,3 +167,14 @@ def test_a_sweep_may_be_moved(sweep_of, tmp_path, monkeypatch):
 def test_a_checkpoint_is_no_choice_of_the_user(sweep_of):
     with pytest.raises(UserError, match="ckpt_path is chosen by the sweep"):
         sweep_of("sweep=smoke", "ckpt_path=last.ckpt").check()
+
+
+def test_arms_whose_names_differ_in_a_slash_have_two_directories(sweep_of):
+    """The second was found finished, with the results of the first."""
+    command = "sweep=grid", "sweep_name=mine", "data.tokenizer=my/words,my-words"
+    first, second = directories(sweep_of(*command))
+    assert first == "outputs/sweeps/mine/data.tokenizer=my-words,seed=42"
+    assert second.startswith(f"{first}-")
+    sweep_of(*command).register()
+    assert directories(sweep_of(*command)) == [first, second]
+    assert directories(sweep_of(*command[:2], "data.tokenizer=my-words")) == [second]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NULLS = {
+    "raw": ("the sequences that are shuffled", SKY, "solid"),
     "sequence": ("shuffled in each sequence", VERMILION, "dash"),
     "domain": ("in each domain", ORANGE, "dashdot"),
     "corpus": ("over the corpus", PINK, "dot"),

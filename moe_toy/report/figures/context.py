@@ -13,6 +13,8 @@ from moe_toy.report.figures.style import BLUE, INK, ORANGE, VERMILION, new_figur
 if TYPE_CHECKING:
     import pandas as pd
 
+LOW, HIGH, MARGIN = 0.18, 0.83, 0.03
+"""Between which SRP the models of the paper lie, and what is left free beside them."""
 STUDIES = {"published": ("published models", BLUE, "circle"), "toy": ("the paper's toy models", ORANGE, "square")}
 
 
@@ -33,7 +35,7 @@ def srp_among_models(numbers: pd.DataFrame, measured: Mapping[str, float]) -> go
         marker={"color": VERMILION, "symbol": "star", "size": 14},
     )
     figure.update_traces(hovertemplate="%{y}: %{x:.3f}")
-    upper = 0.86
+    upper = HIGH + MARGIN
     for name, least in GROUPS.items():
         figure.add_annotation(
             x=(least + upper) / 2, y=1, yref="paper", yanchor="bottom", text=name, showarrow=False, font={"size": 11}
@@ -41,7 +43,8 @@ def srp_among_models(numbers: pd.DataFrame, measured: Mapping[str, float]) -> go
         figure.add_vline(least, line={"color": INK, "width": 1, "dash": "dot"})
         upper = least
     figure.update_yaxes(type="category", categoryorder="total ascending", tickfont={"size": 11}, showgrid=False)
-    return figure.update_xaxes(range=[0.15, 0.86]).update_layout(
+    low, high = min(LOW, *measured.values()), max(HIGH, *measured.values())
+    return figure.update_xaxes(range=[low - MARGIN, high + MARGIN]).update_layout(
         legend={"y": -0.08, "yanchor": "top"}, margin={"t": 24}
     )
 

@@ -79,12 +79,13 @@ def srp_and_specialization(
     return _coloured_by_layer(figure, layer_ids)
 
 
-def srp_and_activation(srp: pd.DataFrame, layer_ids: Sequence[int], segment_length: int, even_rate: float) -> go.Figure:
+def srp_and_activation(srp: pd.DataFrame, layer_ids: Sequence[int], segment_length: int) -> go.Figure:
     """Every expert by how often it is active and by its consistency, which cannot lie below the curve 2r / (1 + r)."""
     figure = new_figure(
         x="activation rate of the expert", y=f"SRP of the expert over {segment_length} tokens", height=400
     )
     experts = expert_rows(srp, segment_length)
+    even_rate = float(experts.activation_rate.mean())
     experts = experts[experts.activation_rate > 0]
     rates = np.geomspace(max(experts.activation_rate.min(), 1e-4), 1, 100)
     figure.add_scatter(x=rates, y=2 * rates / (1 + rates), line=DOTTED, hoverinfo="skip", name="floor 2r/(1+r)")

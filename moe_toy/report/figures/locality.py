@@ -18,10 +18,11 @@ def bits_and_misses(results: pd.DataFrame) -> go.Figure:
     """Bits per byte over misses of an LRU cache: an arm is a dot, and a line for each scheme leads along the arms that
     no other arm of the scheme beats in both. What follows a slash in `locality` is a strength of the scheme before it.
     """
-    means = results.groupby(["locality", "arm"], sort=False)[[BITS, HIT_RATE]].mean().dropna().reset_index()
+    results = results.dropna(subset=[BITS, HIT_RATE]).fillna({"locality": "not varied"})
+    means = results.groupby(["locality", "arm"], sort=False)[[BITS, HIT_RATE]].mean().reset_index()
     means = means.assign(misses=1 - means[HIT_RATE], scheme=means.locality.str.partition("/")[0])
     figure = new_figure(x="share of requests that an LRU cache of twice the active experts misses", y="bits per byte")
-    for style, (scheme, arms) in zip(SERIES, means.groupby("scheme", sort=False), strict=False):
+    for style, (scheme, arms) in zip(SERIES * len(means), means.groupby("scheme", sort=False), strict=False):
         front = _front(arms)
         line = {"color": style["color"], "dash": style["dash"], "width": 2}
         marker = {"color": style["color"], "symbol": style["symbol"], "size": 9}

@@ -64,7 +64,8 @@ def srp_and_imbalance(results: pd.DataFrame, key: str, title: str) -> go.Figure:
 
 def loss_balance_and_srp(results: pd.DataFrame, key: str = MAX_VIOLATION) -> go.Figure:
     """Loss over global imbalance, SRP as colour; ringed are arms that no other beats in all three."""
-    means = results.groupby("arm", sort=False)[[LOSS, key, SRP]].mean().dropna().reset_index()
+    measured = results.dropna(subset=[LOSS, key, SRP])
+    means = measured.groupby("arm", sort=False)[[LOSS, key, SRP]].mean().reset_index()
     best = [not any(_dominates(other, arm, key) for _, other in means.iterrows()) for _, arm in means.iterrows()]
     figure = new_figure(x="load above the mean of the busiest expert (MaxVio)", y="loss (nats per token)")
     figure.add_scatter(
