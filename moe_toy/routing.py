@@ -33,7 +33,7 @@ class Routing:
     scores: Float[Tensor, "batch seq expert"]
     """Non-negative preference for every expert; sums to 1 over experts."""
     expert_ids: Int[Tensor, "batch seq k"]
-    """The chosen experts, best first, all different."""
+    """The chosen experts, all different, best first: in falling order of their logits."""
     weights: Float[Tensor, "batch seq k"]
     """How much each chosen expert contributes."""
 

@@ -26,8 +26,8 @@ class TopKRouter(nn.Module):
         selection_bias: Float[Tensor, " expert"] | None = None,
         steer: Steer | None = None,
     ) -> Routing:
-        """Choose `top_k` experts per token. `selection_bias` moves the choice, never the weights, and so does `steer`,
-        but experts that it leaves out have no part in the weights either.
+        """Choose `top_k` experts per token. `selection_bias` moves the choice, never the weights nor the order, which
+        is that of the logits, and so does `steer`, but experts that it leaves out have no part in the weights either.
 
         `topk_then_softmax` is the softmax over the chosen logits, which is the same as normalising the chosen
         ones of the softmax over all. `Routing.scores` sum to 1 over experts whatever the kind of router, so that
@@ -45,6 +45,8 @@ class TopKRouter(nn.Module):
                 masked = logits.masked_fill(ranking.isneginf(), -torch.inf)
                 affinity = masked.sigmoid() if self.kind == "sigmoid" else masked.softmax(-1)
             expert_ids = best_first(ranking.detach(), self.top_k)
+            if ranking is not logits:
+                expert_ids = in_order(expert_ids, logits.detach())
             weights = affinity.gather(-1, expert_ids)
             if self.normalize_weights:
                 weights = weights / weights.sum(-1, keepdim=True)
@@ -59,6 +61,12 @@ def best_first(ranking: Float[Tensor, "*token expert"], top_k: int) -> Int[Tenso
         if not (largest.values[..., 1:] == largest.values[..., :-1]).any():  # of equals topk takes any
             return largest.indices[..., :top_k]
     return ranking.sort(dim=-1, descending=True, stable=True).indices[..., :top_k]
+
+
+def in_order(expert_ids: Int[Tensor, "*token k"], logits: Float[Tensor, "*token expert"]) -> Int[Tensor, "*token k"]:
+    """The same experts in falling order of their logits, the lower index first of equals, whatever moved the choice."""
+    expert_ids = expert_ids.sort(dim=-1).values
+    return expert_ids.gather(-1, logits.gather(-1, expert_ids).sort(dim=-1, descending=True, stable=True).indices)
 
 
 def z_loss(logits: Float[Tensor, "batch seq expert"]) -> Float[Tensor, ""]:

@@ -35,9 +35,21 @@ def test_selection_bias_moves_the_choice_but_not_the_weights(make_config, kind):
     x, bias = torch.randn(1, 4, 16), torch.zeros(8)
     bias[5] = 10.0
     plain, biased = router(x), router(x, bias)
-    assert (biased.expert_ids[..., 0] == 5).all()
+    assert (biased.expert_ids == 5).any(-1).all()
     assert torch.equal(plain.scores, biased.scores)
     assert (biased.weights < 1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_experts_come_in_the_order_of_their_logits_whatever_moved_the_choice(make_config, kind):
+    router = make_router(make_config, router=kind, top_k=3)
+    x, bias = torch.randn(2, 8, 16), torch.rand(8)
+    for options in ({"selection_bias": bias}, {"steer": lambda ranking, scores, top_k: ranking + 5 * bias}):
+        routing = router(x, **options)
+        logits = routing.logits.gather(-1, routing.expert_ids)
+        assert (logits.diff(dim=-1) < 0).all()
+        assert (routing.weights.diff(dim=-1) < 0).all()
+        assert (routing.expert_ids != router(x).expert_ids).any()
 
 
 def test_ties_go_to_the_lower_index():
