@@ -35,7 +35,7 @@ def main() -> None:
         layer.zero_grad()
         layer(x)[0].backward(cotangent)
         times.append(time.perf_counter() - start)
-    seconds, peak = statistics.median(times[1:]), gemm_peak(threads)
+    seconds, peak = statistics.median(times[1:]), gemm_peak(threads, bf16=False)
     parameters = 3 * config.hidden_size * config.expert_hidden_size * config.moe.top_k
     share = 2 * 3 * TOKENS * (parameters + config.hidden_size * config.moe.num_experts) / seconds / peak
     print(f"{TOKENS} tokens, {threads} threads: {seconds * 1e3:.0f} ms, {share:.0%} of {peak / 1e9:.0f} GFLOP/s")
