@@ -141,7 +141,8 @@ class DomainDataModule(lightning.LightningDataModule):
         self._validation = Sequences(
             streams["validation"], self.validation_length, self._validation_blocks(streams["validation"], stage)
         )
-        if stage == "fit" and self.trainer.max_steps > 0 and self._rank == 0:
+        by_steps = self.trainer.max_steps > 0 and self.trainer.max_epochs in (None, -1)  # else an epoch may end the run
+        if stage == "fit" and by_steps and not self.trainer.overfit_batches and self._rank == 0:
             times = times_seen(self.training_order, self.trainer.max_steps * self._samples_per_step)
             seen = dict(zip(self.domains, times, strict=True))
             log_times_seen(seen, dict(zip(self.domains, sizes, strict=True)))

@@ -63,6 +63,8 @@ def ready(folder, rank=0, num_ranks=1, accumulate=1, max_steps=-1, **changes):
         global_rank=rank,
         accumulate_grad_batches=accumulate,
         max_steps=max_steps,
+        max_epochs=-1,
+        overfit_batches=0.0,
         global_step=0,
     )
     data.setup()
@@ -255,6 +257,15 @@ def test_how_often_each_token_is_seen_is_said_and_logged(folder, caplog):
     for index, domain in enumerate(data.domains):
         assert seen[domain] == pytest.approx(100 * drawn.count(index) / 1024 / data.training_order.sizes[index])
     assert any(message.startswith("Each token is seen: animals ") for message in caplog.messages)
+
+
+@pytest.mark.parametrize("limit", [{"max_epochs": 1}, {"overfit_batches": 2}], ids=str)
+def test_it_is_not_said_where_another_limit_may_decide(folder, caplog, limit):
+    data = ready(folder, max_steps=50)
+    vars(data.trainer).update(limit, loggers=[])
+    with caplog.at_level("INFO"):
+        data.setup("fit")
+    assert not any(message.startswith("Each token is seen") for message in caplog.messages)
 
 
 def test_a_domain_too_small_is_refused_before_its_tokenizer_is_kept(folder):
