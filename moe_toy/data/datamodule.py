@@ -141,8 +141,7 @@ class DomainDataModule(lightning.LightningDataModule):
         self._validation = Sequences(
             streams["validation"], self.validation_length, self._validation_blocks(streams["validation"], stage)
         )
-        by_steps = self.trainer.max_steps > 0 and self.trainer.max_epochs in (None, -1)  # else an epoch may end the run
-        if stage == "fit" and by_steps and not self.trainer.overfit_batches and self._rank == 0:
+        if stage == "fit" and self._rank == 0 and ends_by_steps(self.trainer):
             times = times_seen(self.training_order, self.trainer.max_steps * self._samples_per_step)
             seen = dict(zip(self.domains, times, strict=True))
             log_times_seen(seen, dict(zip(self.domains, sizes, strict=True)))
@@ -249,3 +248,8 @@ class DomainDataModule(lightning.LightningDataModule):
         if self.trainer is not None and self.trainer.max_steps > 0:
             steps = self.trainer.max_steps
         return steps * self._accumulated_batches
+
+
+def ends_by_steps(trainer: lightning.Trainer) -> bool:
+    """Whether it is `max_steps` that says how many samples are drawn."""
+    return trainer.max_steps > 0 and trainer.max_epochs in (None, -1) and not trainer.overfit_batches
