@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import TYPE_CHECKING
 
 from moe_toy.data.domains import TextSource
 from moe_toy.data.folders import Split
 from moe_toy.data.order import BLOCK, TrainingOrder
 from moe_toy.data.tokenizer import Tokenizer
 from moe_toy.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 log = logging.getLogger(__name__)
 MUCH_SMALLER = 10
@@ -34,6 +38,11 @@ def check_enough(source: TextSource, tokenizer: Tokenizer, split: Split, length:
                 way_out = "add text, shorten the blocks or raise data.source.validation_fraction"
             kind = "training" if split == "train" else split
             raise UserError(f"{domain} has {num_tokens} {kind} tokens in {documents}, less than {sequence}; {way_out}")
+
+
+def ends_by_steps(trainer: Trainer) -> bool:
+    """Whether it is `max_steps` that says how many samples are drawn."""
+    return trainer.max_steps > 0 and trainer.max_epochs in (None, -1) and not trainer.overfit_batches
 
 
 def times_seen(order: TrainingOrder, num_samples: int) -> list[float]:

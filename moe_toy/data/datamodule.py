@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from moe_toy.data.amounts import check_enough, log_times_seen, times_seen
+from moe_toy.data.amounts import check_enough, ends_by_steps, log_times_seen, times_seen
 from moe_toy.data.batches import (
     Sequences,
     TrainingLoader,
@@ -248,8 +248,3 @@ class DomainDataModule(lightning.LightningDataModule):
         if self.trainer is not None and self.trainer.max_steps > 0:
             steps = self.trainer.max_steps
         return steps * self._accumulated_batches
-
-
-def ends_by_steps(trainer: lightning.Trainer) -> bool:
-    """Whether it is `max_steps` that says how many samples are drawn."""
-    return trainer.max_steps > 0 and trainer.max_epochs in (None, -1) and not trainer.overfit_batches
