@@ -1,6 +1,7 @@
 """How far the router has settled."""
 
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -28,17 +29,17 @@ class SaturationCallback(RoutingCallback):
         self.probe_batches, self.per_layer = probe_batches, per_layer
         self.probe: list[dict[str, Tensor]] = []
         self.previous: list[dict[str, Tensor]] = []
-        self.trainer: int | None = None
-        """Whose validations these were, by its number in memory."""
+        self.trainer: ReferenceType[Trainer] | None = None
+        """Whose validations these were."""
 
     def build(self, subject: Subject) -> dict[str, Metric]:
         return {"saturation": Saturation(**subject.sizes)}
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         super().setup(trainer, module, stage)
-        if self.trainer not in (None, id(trainer)):  # a run before this one, with the same callbacks
+        if self.trainer is not None and self.trainer() is not trainer:  # a run before, with the same callbacks
             self.previous = []
-        self.trainer = id(trainer)
+        self.trainer = ref(trainer)
 
     def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         super().on_validation_epoch_start(trainer, module)
