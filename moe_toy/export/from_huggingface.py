@@ -57,8 +57,8 @@ def load_model(folder: Path) -> "MoETransformer":
     """The model in a folder, as one of ours, in fp32."""
     from moe_toy.balance.base import LoadBalancer
     from moe_toy.balance.loss_free import LossFreeBias
-    from moe_toy.export.weights import SELECTION_BIAS
     from moe_toy.model.transformer import MoETransformer
+    from moe_toy.runs.checkpoint import SELECTION_BIAS
 
     config, family = load_config(folder)
     state = load_state(folder, config, family)

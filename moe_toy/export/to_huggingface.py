@@ -11,11 +11,11 @@ from moe_toy.balance.loss_free import LossFreeBias
 from moe_toy.errors import UserError
 from moe_toy.export.families import Family, exact_family
 from moe_toy.export.folders import new_folder
-from moe_toy.export.weights import SELECTION_BIAS, to_theirs
+from moe_toy.export.weights import to_theirs
 from moe_toy.model.config import ModelConfig
 from moe_toy.model.initial_values import without_memory
 from moe_toy.model.transformer import MoETransformer
-from moe_toy.runs.checkpoint import BALANCER, Checkpoint
+from moe_toy.runs.checkpoint import BALANCER, SELECTION_BIAS, Checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from moe_toy.export.families import Family
 from moe_toy.model.config import ModelConfig
-
-SELECTION_BIAS = "balancer.bias"
+from moe_toy.runs.checkpoint import SELECTION_BIAS
 
 
 @dataclass(frozen=True)
