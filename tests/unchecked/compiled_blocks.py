@@ -39,7 +39,9 @@ def step(model, tokens):
 
 
 @pytest.mark.parametrize("changes", [{}, {"activation_checkpointing": True}, {"moe_layer_period": 2}], ids=str)
-def test_a_compiled_step_has_the_same_loss_and_gradients(wide, compiled, changes):
+def test_a_compiled_step_has_the_same_loss_and_gradients(wide, compiled, changes, monkeypatch):
+    for room in ("layers", "causal_attention"):  # backward passes by hand, which no graph takes, round otherwise
+        monkeypatch.setattr(f"moe_toy.model.{room}.takes_own_gradient", lambda x: False)
     tokens = torch.randint(50, (2, 9))
     plain, other = make_model(wide(**changes)), make_model(wide(**changes))
     compile_blocks(other.blocks, compiled)
